@@ -1,0 +1,50 @@
+"""All that a gateway needs to serve: published by control, held immutable by each gateway, kept on disk as last good."""
+
+from msgspec import Struct
+
+from hyperion.schema.model import ModelOptions, Signature
+
+
+class Replica(Struct, frozen=True):
+    """One runner process of a version: its name in the fleet and the Unix socket it listens on."""
+
+    name: str
+    socket: str
+
+
+class ServedVersion(Struct, frozen=True):
+    """One version that answers requests. `generation` grows with every (re)load, so that a reload of the same version
+    is a swap between two different replica sets."""
+
+    version: str
+    digest: str
+    generation: int
+    platform: str
+    signature: Signature
+    options: ModelOptions
+    replicas: tuple[Replica, ...]
+
+
+class ServedModel(Struct, frozen=True):
+    """An endpoint: its versions, and the one that answers when none is named."""
+
+    name: str
+    default_version: str
+    versions: tuple[ServedVersion, ...]
+
+
+class ModelState(Struct, frozen=True):
+    """A row of the repository index: state is READY, LOADING, UNAVAILABLE or UNLOADING, as in the extension."""
+
+    name: str
+    version: str
+    state: str
+    reason: str = ""
+
+
+class Snapshot(Struct, frozen=True):
+    """The whole of it. `version` grows by one with each change; `index` lists models that are not served, too."""
+
+    version: int
+    models: tuple[ServedModel, ...] = ()
+    index: tuple[ModelState, ...] = ()
