@@ -1,0 +1,105 @@
+"""The link between a gateway and control: what they say to each other over `run/control.sock`, as bytes. Sans-I/O.
+
+Called by `gateway` (client side) and `control` (server side). A message is a u32 little-endian length followed by that
+many bytes of JSON. A gateway keeps two connections: one on which it polls for snapshots, one on which it asks for
+loads and unloads; each request is answered, in order, on the connection it came on. Never here: sockets, timeouts.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from hyperion.schema.errors import MalformedRequest, TooLarge
+from hyperion.schema.snapshot import Snapshot
+
+MAX_MESSAGE_BYTES = 64 << 20
+_HEADER_BYTES = 4
+
+
+class Poll(Struct, frozen=True, tag="poll"):
+    """Gateway `worker` runs snapshot version `have` (0: none) and asks for a newer one.
+
+    `draining` names the replicas that this snapshot no longer lists but that the gateway still holds open, so that
+    control stops none of them too early.
+    """
+
+    worker: int
+    have: int
+    draining: tuple[str, ...] = ()
+
+
+class Publish(Struct, frozen=True, tag="publish"):
+    """The answer to a poll: the newest snapshot, or None when nothing newer came within control's waiting time."""
+
+    snapshot: Snapshot | None = None
+
+
+class Load(Struct, frozen=True, tag="load"):
+    """Load the model, or load it again from where it lies, with the parameters of the repository extension."""
+
+    model: str
+    parameters: dict[str, Any] = {}
+
+
+class Unload(Struct, frozen=True, tag="unload"):
+    """Stop serving the model."""
+
+    model: str
+
+
+class Done(Struct, frozen=True, tag="done"):
+    """The answer to a load or an unload; `error` is "" or one line saying why it failed.
+
+    `code` is the error's stable code (`hyperion.schema.errors`), "" when all is well.
+    """
+
+    error: str = ""
+    code: str = ""
+
+
+Message = Poll | Publish | Load | Unload | Done
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """Return the message as bytes, length included. Raises `TooLarge` over `MAX_MESSAGE_BYTES`."""
+    body = _ENCODER.encode(message)
+    if len(body) > MAX_MESSAGE_BYTES:
+        raise TooLarge(f"link message: {len(body)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+    return len(body).to_bytes(_HEADER_BYTES, "little") + body
+
+
+class Decoder:
+    """Turns a stream of bytes back into messages, whatever the pieces it arrives in."""
+
+    def __init__(self, limit_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Message]:
+        """Return the messages that are complete with `data`.
+
+        Raises `TooLarge` for a length over the limit (before anything is allocated for it) and `MalformedRequest` for
+        a body that is no message; the connection is then useless and must be closed.
+        """
+        self._buffer += data
+        return list(self._take())
+
+    def _take(self) -> Iterator[Message]:
+        while len(self._buffer) >= _HEADER_BYTES:
+            size = int.from_bytes(self._buffer[:_HEADER_BYTES], "little")
+            if size > self._limit_bytes:
+                raise TooLarge(f"link message: {size} bytes announced, the limit is {self._limit_bytes}")
+            end = _HEADER_BYTES + size
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[_HEADER_BYTES:end])
+            del self._buffer[:end]
+            try:
+                yield _DECODER.decode(body)
+            except msgspec.MsgspecError as error:
+                raise MalformedRequest(f"link message: {error}") from error

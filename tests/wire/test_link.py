@@ -1,0 +1,58 @@
+"""The gateway-control link as bytes."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperion.schema.errors import MalformedRequest, TooLarge
+from hyperion.schema.snapshot import ModelState, Snapshot
+from hyperion.wire import link
+
+MESSAGES: list[link.Message] = [
+    link.Poll(worker=0, have=0),
+    link.Poll(worker=3, have=17, draining=("fraud@1.g2.0",)),
+    link.Publish(),
+    link.Publish(Snapshot(version=4, index=(ModelState("fraud", "1", "UNAVAILABLE", "no such file"),))),
+    link.Load("fraud", {"config": "{}"}),
+    link.Unload("fraud"),
+    link.Done(),
+    link.Done("fraud: no such file", "model_refused"),
+]
+
+
+@given(cuts=st.lists(st.integers(1, 40), min_size=1, max_size=30))
+def test_messages_survive_any_cutting_of_the_stream(cuts: list[int]) -> None:
+    stream = b"".join(link.encode(message) for message in MESSAGES)
+    decoder, received, position, turn = link.Decoder(), [], 0, 0
+    while position < len(stream):
+        size = cuts[turn % len(cuts)]
+        received += decoder.feed(stream[position : position + size])
+        position, turn = position + size, turn + 1
+    assert received == MESSAGES
+
+
+def test_an_announced_length_over_the_limit_is_refused_before_its_body_arrives() -> None:
+    with pytest.raises(TooLarge, match="17 bytes announced, the limit is 16"):
+        link.Decoder(limit_bytes=16).feed((17).to_bytes(4, "little"))
+
+
+def test_a_message_over_the_limit_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "MAX_MESSAGE_BYTES", 8)
+    with pytest.raises(TooLarge):
+        link.encode(link.Unload("fraud"))
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"nonsense", b'{"type":"hug"}', b'{"type":"load"}'])
+def test_a_body_that_is_no_message_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedRequest, match="link message"):
+        link.Decoder().feed(len(body).to_bytes(4, "little") + body)
+
+
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_give_messages_or_one_of_the_two_errors(data: bytes) -> None:
+    try:
+        messages = link.Decoder(limit_bytes=1 << 16).feed(data)
+    except (TooLarge, MalformedRequest):
+        return
+    assert all(isinstance(message, msgspec.Struct) for message in messages)
