@@ -1,0 +1,1 @@
+"""Management HTTP: reads, and writes desired state. Never here: acting on it."""

@@ -1,0 +1,84 @@
+"""The configuration of each process, as frozen groups: `cli` resolves them once, each process gets only its own.
+
+They travel to the children as JSON, so every field is plain data.
+"""
+
+from msgspec import Struct
+
+from hyperion.schema.model import ModelOptions, ModelSpec
+
+MIB = 1 << 20
+
+
+class RunnerConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """One replica of one model version. `replica` is its name in the fleet (`fraud@1.g3.0`); `socket` the path of the Unix
+    socket that it binds once it is ready. `generation` and `index` are the 3 and the 0 of that name."""
+
+    replica: str
+    socket: str
+    spec: ModelSpec
+    generation: int = 1
+    index: int = 0
+
+
+class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """One gateway worker, number `worker` of `workers`.
+
+    `http_fd` is the inherited listening socket; None makes the gateway bind `host`:`port` itself. It binds
+    `grpc_host`:`grpc_port` with SO_REUSEPORT; `grpc_port` 0 means no gRPC. `queue_rows` bounds the rows that wait per
+    model. Times are seconds. `log_format` is json or text. With `tls_client_ca` a client certificate is required.
+    """
+
+    run_dir: str
+    home: str
+    worker: int = 0
+    workers: int = 1
+    http_fd: int | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    grpc_host: str = "127.0.0.1"
+    grpc_port: int = 0
+    max_body_bytes: int = 64 * MIB
+    max_connections: int = 16_384
+    queue_rows: int = 4096
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    idle_timeout_s: float = 75.0
+    drain_s: float = 30.0
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_client_ca: str | None = None
+    access_log: bool = False
+    log_format: str = "json"
+
+
+class Source(Struct, frozen=True, forbid_unknown_fields=True):
+    """One PATH to serve: a model file, a model directory or an existing repository. `name` "" takes the path's own.
+
+    `overrides` are the fields of `ModelOptions` that were given on the command line, in the environment or in a file; they
+    win over what lies beside the model.
+    """
+
+    path: str
+    name: str = ""
+    overrides: dict[str, str | int | float | bool] = {}
+
+
+class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The control process. `sources` () serves what the home holds. `admin_fd` is the inherited listening socket of the
+    management API; None makes control bind `admin_host`:`admin_port`. `settings` lists every setting, its value and where
+    it came from, for `/api/v1/config`."""
+
+    run_dir: str
+    home: str
+    sources: tuple[Source, ...] = ()
+    defaults: ModelOptions = ModelOptions()
+    gateway_workers: int = 1
+    cores: int = 1
+    admin_fd: int | None = None
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 8082
+    public_url: str = "http://127.0.0.1:8080"
+    drain_s: float = 30.0
+    log_format: str = "json"
+    settings: tuple[tuple[str, str, str], ...] = ()
