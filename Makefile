@@ -1,0 +1,79 @@
+# Everything a person or a CI machine does with this tree. `make help` lists it.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+MODEL ?= examples/digits
+ARGS ?=
+
+# The first interpreter that works, is new enough and can make virtual environments (Debian packages that apart).
+USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 python,\
+            $(shell $(p) -c '$(USABLE)' 2>/dev/null && echo $(p))))
+
+.DEFAULT_GOAL := help
+.PHONY: help serve install dev test lint format coverage coverage-check test-all-pythons docs bench lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
+
+serve: $(VENV)/.core ## install what serving needs and serve the example model (ARGS="--port 9000", MODEL=path)
+	@exec $(BIN)/hyperion serve $(MODEL) $(ARGS)
+
+install: $(VENV)/.core ## install what serving needs into .venv
+
+dev: $(VENV)/.dev ## install everything for development into .venv
+
+test: $(VENV)/.dev ## run the whole test suite (COVERAGE=1 measures coverage too, ARGS="tests/wire -k frame" narrows it)
+	$(if $(COVERAGE),$(BIN)/coverage erase)
+	$(BIN)/pytest $(if $(COVERAGE),--cov --cov-report=) $(ARGS)
+
+lint: $(VENV)/.dev ## style, types and the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy src
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.dev ## put the code into the house's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+coverage: ## run the suite and check its coverage
+	@$(MAKE) --no-print-directory test COVERAGE=1
+	@$(MAKE) --no-print-directory coverage-check
+
+coverage-check: ## check what the last `make test COVERAGE=1` measured
+	$(BIN)/coverage report --fail-under=90 --skip-covered
+	$(BIN)/coverage report --fail-under=100 --include='src/hyperion/policy/*,src/hyperion/wire/*'
+
+test-all-pythons: ## run the suite on each Python from 3.11 to 3.13 that is found
+	@bash tests/all_pythons.sh
+
+docs: $(VENV)/.dev ## regenerate the reference pages from the code
+	$(BIN)/python docs/generate_reference.py
+
+bench: $(VENV)/.dev ## run the benchmarks beside the peers (installs them; takes long)
+	$(BIN)/python -m bench $(ARGS)
+
+lock: ## resolve requirements/*.txt again (needs uv)
+	bash requirements/lock.sh
+
+clean: ## remove what these targets made
+	rm -rf $(VENV) .venv-py* .hyperion .coverage* htmlcov build dist *.egg-info src/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find src tests examples bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	$(if $(PYTHON),,$(error Hyperion needs Python 3.11 or newer with venv; on Debian and Ubuntu: apt-get install python3-venv))
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.core: requirements/core.txt pyproject.toml | $(BIN)/python
+	@echo "Installing Hyperion into $(VENV) (about a minute, once)"
+	@$(PIP) install --require-hashes -r requirements/core.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.core
+	@echo "Installing the development tools and every model format into $(VENV) (a few minutes, once)"
+	@$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@
