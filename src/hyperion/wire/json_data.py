@@ -1,0 +1,226 @@
+"""The `data` of one tensor: JSON text to little-endian bytes. Used by every JSON protocol of this room.
+
+Small tensors go through msgspec's typed decoders, large numeric ones through simdjson; both give the same bytes and
+refuse the same texts (a property test holds them to that). Types are strict, as in the protocol: no number for a bool,
+no bool for a number, no 1.0 for an integer, nothing that the datatype cannot hold, no ragged nests.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import chain
+from math import prod
+from struct import Struct as Packer
+from struct import error as PackError  # noqa: N812  (it is an exception class in spite of its name)
+from typing import Any
+
+import msgspec
+import numpy as np
+import simdjson
+
+from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
+from hyperion.wire.bytes_elements import encode_elements
+from hyperion.wire.limits import WireLimits
+from hyperion.wire.tensor import Datatype
+
+SIMD_ELEMENTS = 96  # from here on simdjson is faster (bench/micro_wire.py measures it)
+TEXT_BYTES_PER_ELEMENT = 64  # generous: a float64 in full takes 25 characters, nested brackets and blanks a few more
+TEXT_BYTES_FREE = 1024 * 1024
+_PACKERS_KEPT_BELOW = 1024
+
+_LEADING = re.compile(rb"[\s\[]*")
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
+_BRACKETS_AND_BLANKS = b"[], \t\r\n"
+_KINDS: dict[str, tuple[type, str]] = {"f": (float, "numbers"), "i": (int, "integers"), "u": (int, "integers")}
+_KINDS |= {"b": (bool, "booleans"), "O": (str, "strings")}
+_packers: dict[tuple[str, int], Packer] = {}
+
+
+def _decoders(element: Any) -> tuple[Callable[[bytes], Any], ...]:
+    """Decoders of lists nested 1 … 9 deep; index 0 is that of the bare element."""
+    decoders = [msgspec.json.Decoder(element).decode]
+    for _ in range(9):
+        element = list[element]
+        decoders.append(msgspec.json.Decoder(element).decode)
+    return tuple(decoders)
+
+
+_DECODERS = {kind: _decoders(element) for kind, (element, _) in _KINDS.items()}
+_FLAT = {kind: decoders[1] for kind, decoders in _DECODERS.items()}
+
+
+def parse_data(text: bytes, datatype: Datatype, shape: Sequence[int], count: int, limits: WireLimits) -> bytes:
+    """The bytes of a tensor of `shape` (`count` elements in all) from JSON that is flat or nested just as the shape.
+
+    Raises MalformedRequest for anything else, Unsupported for BF16 (JSON carries no such numbers), TooLarge for text or
+    tensors over the limits. Messages are to be put after the name of the tensor.
+    """
+    kind = datatype.dtype.kind
+    if count >= SIMD_ELEMENTS or len(text) > TEXT_BYTES_FREE:
+        _check_size(text, datatype, count, limits)
+        if kind in "fiu" and datatype.code:
+            data = parse_large(text, datatype, shape, count)
+            if data is not None:
+                return data
+    try:
+        if not text.startswith(b"[["):
+            values = _FLAT[kind](text)
+            if len(values) == count:
+                return pack(values, datatype)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass  # what is wrong, if anything is (blanks between brackets are not), is found out below
+    return _parse_nested(text, datatype, shape, count)
+
+
+def _check_size(text: bytes, datatype: Datatype, count: int, limits: WireLimits) -> None:
+    """Raise before parsing what cannot be right: parsed text takes far more memory than the text."""
+    if count > limits.max_json_elements:
+        raise TooLarge(
+            f"{count} elements as JSON, at most {limits.max_json_elements} allowed; send them as binary data"
+        )
+    if datatype.size and len(text) > count * TEXT_BYTES_PER_ELEMENT + TEXT_BYTES_FREE:
+        raise MalformedRequest(f"{len(text)} bytes of text are far too many for {count} elements of {datatype.name}")
+
+
+def _parse_nested(text: bytes, datatype: Datatype, shape: Sequence[int], count: int) -> bytes:
+    """As `parse_data`, for the nested form and for explaining what is wrong with any form."""
+    depth = nesting(text)
+    rank = len(shape)
+    if count == 0 and not text.translate(None, _BRACKETS_AND_BLANKS) and depth:
+        return b""
+    if depth not in (1, rank):
+        wanted = "flat" if rank < 2 else f"flat or nested {rank} deep"
+        raise MalformedRequest(f"shape {list(shape)} wants data {wanted}, got it nested {depth} deep")
+    values = decode_text(text, datatype, depth)
+    if depth == rank and depth > 1:
+        found, values = flatten(values, depth)
+        if tuple(found) != tuple(shape):
+            raise MalformedRequest(f"shape {list(shape)} does not fit data nested as {found}")
+    elif len(values) != count:
+        raise MalformedRequest(f"shape {list(shape)} wants {count} elements, got {len(values)}")
+    return pack(values, datatype)
+
+
+def parse_any(text: bytes, datatype: Datatype, limits: WireLimits) -> tuple[tuple[int, ...], bytes]:
+    """Shape and bytes of JSON whose nesting says its shape; a bare element has shape (). Raises as `parse_data`."""
+    depth = nesting(text)
+    if depth > limits.max_rank:
+        raise MalformedRequest(f"data is nested more than {limits.max_rank} deep")
+    if len(text) > limits.max_json_elements:
+        _check_size(b"", datatype, text.count(b","), limits)
+    values = decode_text(text, datatype, depth)
+    if depth == 0:
+        return (), pack([values], datatype)
+    shape, flat = flatten(values, depth)
+    return tuple(shape), pack(flat, datatype)
+
+
+def nesting(text: bytes) -> int:
+    """How many brackets open before the first element."""
+    match = _LEADING.match(text)
+    return match.group().count(b"[") if match else 0
+
+
+def decode_text(text: bytes, datatype: Datatype, depth: int) -> Any:
+    """Lists nested `depth` deep (at most 9) of the Python values that the datatype wants. Raises MalformedRequest."""
+    element, plural = _KINDS[datatype.dtype.kind]
+    try:
+        return _DECODERS[datatype.dtype.kind][depth](text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        reason = str(error).replace(f"`{element.__name__}`", plural[:-1])
+        raise MalformedRequest(f"{datatype.name} wants {plural}: {reason}") from None
+
+
+def flatten(values: list[Any], depth: int) -> tuple[list[int], list[Any]]:
+    """Shape and elements of regularly nested lists. Raises MalformedRequest when rows of one level differ in length."""
+    shape = [len(values)]
+    for level in range(1, depth):
+        length = len(values[0]) if values else 0
+        for index, row in enumerate(values):
+            if len(row) != length:
+                raise MalformedRequest(
+                    f"data is ragged: at depth {level + 1} row 0 has {length} elements, row {index} has {len(row)}"
+                )
+        values = list(chain.from_iterable(values))
+        shape.append(length)
+    return shape, values
+
+
+def pack(values: list[Any], datatype: Datatype) -> bytes:
+    """Little-endian bytes of Python values of the datatype's kind. Raises MalformedRequest for one out of its range."""
+    code = datatype.code
+    if not code:
+        if datatype.size:
+            raise Unsupported("BF16 data has no JSON form; send it as binary data")
+        return encode_elements([value.encode() for value in values])
+    count = len(values)
+    packer = _packers.get((code, count))
+    if packer is None:
+        packer = Packer(f"<{count}{code}")
+        if count < _PACKERS_KEPT_BELOW:
+            _packers[code, count] = packer
+    try:
+        return packer.pack(*values)
+    except (PackError, OverflowError):
+        raise _out_of_range(values, datatype) from None
+
+
+def _out_of_range(values: list[Any], datatype: Datatype) -> HyperionError:
+    """The error that names the first value which the datatype cannot hold."""
+    one = Packer(f"<{datatype.code}")
+    for index, value in enumerate(values):
+        try:
+            one.pack(value)
+        except (PackError, OverflowError):
+            return MalformedRequest(f"element {index}: {str(value)[:40]} is out of range for {datatype.name}")
+    raise AssertionError("packing a list failed although each of its values packs")
+
+
+def parse_large(text: bytes, datatype: Datatype, shape: Sequence[int], count: int) -> bytes | None:
+    """As `parse_data` for numbers, through simdjson; None when the text is not what it should be, so that the exact
+    decoders find out why (or, for integers over 64 bits in a float tensor, that it is)."""
+    kind = datatype.dtype.kind
+    try:
+        document: Any = simdjson.Parser().parse(text)
+        values = np.frombuffer(document.as_buffer(of_type="d" if kind == "f" else kind), dtype=f"{kind}8")
+    except (ValueError, TypeError, RuntimeError, AttributeError):
+        return None
+    if len(values) != count or not _is_regular(text, document, shape, count):
+        return None
+    if datatype.size < 8:
+        with np.errstate(over="ignore"):
+            narrow = values.astype(datatype.dtype)
+        fits = np.isfinite(narrow).all() if kind == "f" else (narrow == values).all()
+        if not fits:
+            return None
+        values = narrow
+    return values.tobytes()
+
+
+def _is_regular(text: bytes, document: Any, shape: Sequence[int], count: int) -> bool:
+    """If a text of numbers and arrays only, with `count` numbers, is flat or nested just as `shape`."""
+    if text.find(b"[", 1) < 0:
+        return True
+    rows = count // shape[-1]
+    if rows * 256 > len(text):  # short rows: comparing brackets and commas is faster than visiting each row
+        return text.translate(None, _NOT_STRUCTURE) == _structure(shape)
+    brackets = sum(prod(shape[:level]) for level in range(len(shape)))
+    return text.count(b"[") == brackets and _rows_fit(document, shape)
+
+
+def _structure(shape: Sequence[int]) -> bytes:
+    """Brackets and commas of data nested as `shape`, which has no 0.
+
+    >>> _structure((2, 3))
+    b'[[,,],[,,]]'
+    """
+    text = b""
+    for length in reversed(shape):
+        text = b"[" + b",".join([text] * length) + b"]"
+    return text
+
+
+def _rows_fit(document: Any, shape: Sequence[int]) -> bool:
+    """If nested simdjson arrays have the lengths of `shape`."""
+    if not isinstance(document, simdjson.Array) or len(document) != shape[0]:
+        return False
+    return len(shape) == 1 or all(_rows_fit(row, shape[1:]) for row in document)

@@ -1,0 +1,71 @@
+"""Output tensors as JSON text. Used by every JSON protocol of this room.
+
+JSON has no NaN and no Infinity. Both are written as null: tritonclient and numpy read it back as NaN, KServe's server
+does the same, and one bad number does not cost the caller the whole answer. Who must tell them apart asks for binary
+data.
+"""
+
+import base64
+from typing import Any
+
+import numpy as np
+import orjson
+
+from hyperion.schema.call import Tensor
+from hyperion.schema.errors import Unsupported
+from hyperion.wire.tensor import DATATYPES, decode_elements, to_numpy
+
+_NUMPY = orjson.OPT_SERIALIZE_NUMPY
+_dumps = orjson.dumps
+_frombuffer = np.frombuffer
+_DTYPES = {name: datatype.dtype for name, datatype in DATATYPES.items() if name not in ("BF16", "BYTES")}
+
+
+def encode_flat(tensor: Tensor) -> bytes:
+    """The elements as one flat JSON array. Raises Unsupported for BF16 and for BYTES that are not UTF-8."""
+    dtype = _DTYPES.get(tensor.datatype)
+    if dtype is not None:
+        return _dumps(_frombuffer(tensor.data, dtype), None, _NUMPY)
+    return orjson.dumps(_strings(tensor))
+
+
+def encode_nested(tensor: Tensor) -> bytes:
+    """The elements as JSON arrays nested as the shape. BYTES that are not UTF-8 become `{"b64": …}` objects."""
+    if tensor.datatype == "BYTES":
+        return orjson.dumps(nested_values(tensor))
+    return orjson.dumps(np.ascontiguousarray(to_numpy(tensor)), None, _NUMPY)
+
+
+def nested_values(tensor: Tensor) -> Any:
+    """The tensor as nested lists of Python values (one value if its shape is ()). BYTES that are not UTF-8 become
+    `{"b64": …}` objects, as TensorFlow Serving writes them."""
+    array = to_numpy(tensor)
+    if tensor.datatype != "BYTES":
+        return array.tolist()
+    texts = np.empty(array.size, dtype=object)
+    texts[:] = [text_or_base64(element) for element in array.ravel()]
+    return texts.reshape(array.shape).tolist()
+
+
+def text_or_base64(element: bytes) -> str | dict[str, str]:
+    """A BYTES element for JSON: text when it is UTF-8, otherwise base64."""
+    try:
+        return element.decode()
+    except UnicodeDecodeError:
+        return {"b64": base64.b64encode(element).decode()}
+
+
+def _strings(tensor: Tensor) -> list[str]:
+    if tensor.datatype != "BYTES":
+        raise Unsupported(
+            f'output "{tensor.name}": {tensor.datatype} has no JSON form; ask for it with the parameter binary_data: true'
+        )
+    count = 1
+    for length in tensor.shape:
+        count *= length
+    try:
+        return [element.decode() for element in decode_elements(tensor.data, count)]
+    except UnicodeDecodeError:
+        raise Unsupported(
+            f'output "{tensor.name}": its BYTES are not UTF-8 text; ask for it with the parameter binary_data: true'
+        ) from None

@@ -1,0 +1,25 @@
+"""What a request may ask for before anything is allocated for it. Read by every decoder of this room."""
+
+from msgspec import Struct
+
+
+class WireLimits(Struct, frozen=True):
+    """Bounds of one request. A decoder checks each of them before it allocates what it bounds.
+
+    `max_body_bytes` is for the whole body after decompression. `max_tensors` bounds inputs and requested outputs each.
+    `max_elements` bounds one tensor whatever its encoding; `max_json_elements` bounds a tensor that comes as JSON text,
+    which costs up to 40 bytes of memory per element while it is parsed (binary tensors cost none).
+    `max_json_depth` bounds nested arrays and objects. `max_name_bytes` is for names and ids, as UTF-8.
+    """
+
+    max_body_bytes: int = 64 * 1024 * 1024
+    max_tensors: int = 64
+    max_rank: int = 8
+    max_elements: int = 2**31
+    max_json_elements: int = 2**23
+    max_json_depth: int = 32
+    max_name_bytes: int = 1024
+    max_parameters: int = 64
+
+
+DEFAULT_LIMITS = WireLimits()

@@ -1,0 +1,254 @@
+"""Open Inference Protocol V2 over HTTP, requests: a body of JSON, or of JSON and binary tensors, to an InferenceCall.
+
+Called by the gateway for `POST /v2/models/…/infer` and the repository extension. Answers are encoded in `oip_answer`,
+metadata in `oip_metadata`, binary data lives in `oip_binary`; the names the gateway calls are all found here.
+
+The hot path is one strict decoder that knows every member of the protocol. A body with other members, which the
+protocol wants tolerated, is decoded once more by a tolerant twin, after its depth was checked.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from hyperion.schema.call import NO_PARAMETERS, Buffer, InferenceCall, Tensor
+from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
+from hyperion.wire.json_data import parse_data
+from hyperion.wire.json_depth import check_depth
+from hyperion.wire.limits import WireLimits
+from hyperion.wire.oip_answer import (
+    ALL_JSON,
+    AnswerFormat,
+    encode_answer,
+    encode_error,
+)
+from hyperion.wire.oip_binary import BinaryPart
+from hyperion.wire.oip_metadata import (
+    decode_index_request,
+    decode_repository_parameters,
+    encode_index,
+    encode_model_metadata,
+    encode_server_metadata,
+)
+from hyperion.wire.tensor import DATATYPES, count_elements, datatype_of
+
+__all__ = [
+    "ALL_JSON",
+    "AnswerFormat",
+    "decode_index_request",
+    "decode_infer",
+    "decode_repository_parameters",
+    "encode_answer",
+    "encode_error",
+    "encode_index",
+    "encode_model_metadata",
+    "encode_server_metadata",
+]
+
+Scalar = str | int | float | bool | None
+Parameters = dict[str, Scalar]
+
+_SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
+_MAX_PRIORITY = 9
+
+
+class _Input(Struct, gc=False):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Raw = Raw()
+    parameters: Parameters | None = None
+
+
+class _Output(Struct, gc=False):
+    name: str
+    parameters: Parameters | None = None
+
+
+class _Request(Struct, gc=False):
+    inputs: tuple[_Input, ...]
+    id: str = ""
+    outputs: tuple[_Output, ...] | None = None
+    parameters: Parameters | None = None
+    model_name: Raw = Raw()  # the path says which model; clients repeat it here
+    model_version: Raw = Raw()
+
+
+class _StrictRequest(_Request, gc=False, forbid_unknown_fields=True):
+    pass
+
+
+_decode_strict = msgspec.json.Decoder(_StrictRequest).decode
+_decode_tolerant = msgspec.json.Decoder(_Request).decode
+
+
+def decode_infer(
+    model: str, version: str, body: Buffer, header_length: int | None, limits: WireLimits
+) -> tuple[InferenceCall, AnswerFormat]:
+    """One inference request, decoded and within the limits, and how its caller wants the answer.
+
+    `header_length` is the value of the header Inference-Header-Content-Length: the bytes of JSON before the binary
+    tensors; None when there is none. Binary tensors are views of `body`, which must not change while the call lives.
+    Raises MalformedRequest, TooLarge or Unsupported, naming the member that is wrong.
+    """
+    if len(body) > limits.max_body_bytes:
+        raise TooLarge(f"the body has {len(body)} bytes, at most {limits.max_body_bytes} are allowed")
+    binary = None
+    if header_length is not None:
+        binary = BinaryPart(body, header_length)
+        body = binary.json
+    try:
+        request: _Request = _decode_strict(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        request = _decode_again(body, limits)
+    if len(request.inputs) > limits.max_tensors:
+        raise TooLarge(f"{len(request.inputs)} inputs, at most {limits.max_tensors} are allowed")
+    inputs = tuple([_decode_input(one, binary, limits) for one in request.inputs])
+    if len(inputs) != 1:
+        _check_inputs(request.inputs)
+    if binary is not None:
+        binary.check_end()
+    if request.id or request.parameters or request.outputs:
+        return _finish(model, version, inputs, request, limits)
+    return InferenceCall(model, version, "", inputs), ALL_JSON
+
+
+def _decode_again(body: Buffer, limits: WireLimits) -> _Request:
+    """Decode a body that the strict decoder refused: with unknown members ignored, or to say what is wrong."""
+    check_depth(body, limits.max_json_depth)
+    try:
+        request: _Request = _decode_tolerant(body)
+        return request
+    except msgspec.ValidationError as error:
+        raise MalformedRequest(f"not an inference request: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedRequest(f"the body is not JSON: {error}") from None
+
+
+def _decode_input(one: _Input, binary: BinaryPart | None, limits: WireLimits) -> Tensor:
+    """One input tensor; errors are prefixed with its name."""
+    name = one.name
+    try:
+        if not 0 < len(name) <= limits.max_name_bytes or not name.isascii():
+            _check_name("its name", name, limits)
+        datatype = DATATYPES.get(one.datatype) or datatype_of(one.datatype)
+        shape = one.shape
+        count = count_elements(shape, limits.max_rank, limits.max_elements)
+        if one.parameters:
+            size = _binary_size(one.parameters, limits)
+            if size is not None:
+                if binary is None:
+                    raise MalformedRequest(
+                        "binary_data_size is given, but the request has no header Inference-Header-Content-Length"
+                    )
+                if one.data:
+                    raise MalformedRequest("both data and binary_data_size are given, expected one of them")
+                return Tensor(name, one.datatype, shape, binary.take(datatype, shape, count, size))
+        text = bytes(one.data)
+        if not text:
+            raise MalformedRequest("data is missing")
+        return Tensor(name, one.datatype, shape, parse_data(text, datatype, shape, count, limits))
+    except HyperionError as error:
+        raise type(error)(f'input "{name[:64]}": {error.message}') from None
+
+
+def _check_name(what: str, name: str, limits: WireLimits) -> None:
+    size = len(name.encode())
+    if size > limits.max_name_bytes:
+        raise TooLarge(f"{what} has {size} bytes, at most {limits.max_name_bytes} are allowed")
+    if not size:
+        raise MalformedRequest(f"{what} is empty")
+
+
+def _check_inputs(inputs: tuple[_Input, ...]) -> None:
+    """Raise MalformedRequest for no input, or two of the same name."""
+    if not inputs:
+        raise MalformedRequest("inputs is empty, expected at least one input")
+    seen: set[str] = set()
+    for one in inputs:
+        if one.name in seen:
+            raise MalformedRequest(f'input "{one.name}" is given twice')
+        seen.add(one.name)
+
+
+def _check_parameters(parameters: Parameters, limits: WireLimits) -> None:
+    if len(parameters) > limits.max_parameters:
+        raise TooLarge(f"{len(parameters)} parameters, at most {limits.max_parameters} are allowed")
+    for name in _SHARED_MEMORY:
+        if name in parameters:
+            raise Unsupported(f'parameter "{name}": shared memory is not supported; send the data in the request')
+
+
+def _binary_size(parameters: Parameters, limits: WireLimits) -> int | None:
+    """The value of binary_data_size, or None."""
+    _check_parameters(parameters, limits)
+    size = parameters.get("binary_data_size")
+    if size is None:
+        return None
+    if type(size) is not int or size < 0:
+        raise MalformedRequest(f"binary_data_size is {size!r}, expected a number of bytes")
+    return size
+
+
+def _finish(
+    model: str, version: str, inputs: tuple[Tensor, ...], request: _Request, limits: WireLimits
+) -> tuple[InferenceCall, AnswerFormat]:
+    """The call and the format of a request that has an id, parameters or requested outputs."""
+    if request.id:
+        _check_name("id", request.id, limits)
+    outputs, overrides = _decode_outputs(request.outputs or (), limits)
+    given = request.parameters
+    if not given:
+        call = InferenceCall(model, version, request.id, inputs, outputs)
+        return call, AnswerFormat(request.id, False, overrides)
+    _check_parameters(given, limits)
+    parameters: dict[str, Any] = dict(given)
+    binary = _boolean(parameters.pop("binary_data_output", None), "binary_data_output")
+    priority = _whole(parameters.pop("priority", None), "priority", _MAX_PRIORITY)
+    timeout_us = _whole(parameters.pop("timeout", None), "timeout", 2**53)
+    call = InferenceCall(
+        model, version, request.id, inputs, outputs, parameters or NO_PARAMETERS, priority, timeout_us * 1000
+    )
+    return call, AnswerFormat(request.id, bool(binary), overrides)
+
+
+def _decode_outputs(outputs: tuple[_Output, ...], limits: WireLimits) -> tuple[tuple[str, ...], Mapping[str, bool]]:
+    """Names of the requested outputs, and which of them say if they are to be binary."""
+    if len(outputs) > limits.max_tensors:
+        raise TooLarge(f"{len(outputs)} outputs, at most {limits.max_tensors} are allowed")
+    overrides: dict[str, bool] = {}
+    names: dict[str, None] = {}
+    for one in outputs:
+        name = one.name
+        _check_name("the name of an output", name, limits)
+        if name in names:
+            raise MalformedRequest(f'output "{name}" is requested twice')
+        names[name] = None
+        if one.parameters:
+            try:
+                _check_parameters(one.parameters, limits)
+                if one.parameters.get("classification"):
+                    raise Unsupported('parameter "classification" is not supported; ask for the scores themselves')
+                binary = _boolean(one.parameters.get("binary_data"), "binary_data")
+            except HyperionError as error:
+                raise type(error)(f'output "{name[:64]}": {error.message}') from None
+            if binary is not None:
+                overrides[name] = binary
+    return tuple(names), overrides
+
+
+def _boolean(value: Scalar, name: str) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise MalformedRequest(f'parameter "{name}" is {value!r}, expected true or false')
+    return value
+
+
+def _whole(value: Scalar, name: str, maximum: int) -> int:
+    """A parameter that is a whole number from 0 to `maximum`; 0 when it is not given."""
+    if value is None:
+        return 0
+    if type(value) is not int or not 0 <= value <= maximum:
+        raise MalformedRequest(f'parameter "{name}" is {value!r}, expected a whole number from 0 to {maximum}')
+    return value
