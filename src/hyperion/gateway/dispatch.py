@@ -1,0 +1,260 @@
+"""One replica, seen from a gateway: its connection, the batches it holds, and what comes back for each caller.
+
+Made and used by `gateway/pool`. Callers that left in the meantime are skipped here and only here. A connection that
+ends hands the batches it held back to the pool, and says which of them the replica was computing.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from hyperion.gateway.pending import PendingCall
+from hyperion.gateway.ring import ALIGNMENT, SLOTS, Ring
+from hyperion.schema.call import Buffer, Tensor
+from hyperion.schema.errors import HyperionError, InternalError, ModelFailed
+from hyperion.wire.frame import (
+    CANCEL,
+    HELLO,
+    INLINE,
+    INLINE_LIMIT_BYTES,
+    PART,
+    PREDICT,
+    RESULT,
+    Cancel,
+    Failure,
+    Frame,
+    FrameError,
+    FrameReader,
+    Hello,
+    Predict,
+    Result,
+    TensorHead,
+    encode_frame,
+    read_tensors,
+)
+from hyperion.wire.tensor import check_tensor_data, split_rows
+
+
+class Batch:
+    """Calls that were sent as one frame."""
+
+    __slots__ = ("calls", "formed_ns", "id", "rows", "sent_ns", "slot", "stream", "suspects")
+
+    def __init__(self, calls: list[PendingCall], rows: int, suspects: bool, formed_ns: int) -> None:
+        self.calls = calls
+        self.rows = rows
+        self.suspects = suspects
+        self.stream = calls[0].stream
+        self.formed_ns = formed_ns
+        self.sent_ns = 0
+        self.id = 0
+        self.slot = -1
+
+
+class Outcomes(Protocol):
+    """What a link tells the pool."""
+
+    def link_ready(self, link: "ReplicaLink", hello: Hello) -> None: ...
+    def link_lost(self, link: "ReplicaLink", held: list[Batch], computing: int, reason: str) -> None: ...
+    def succeeded(self, pending: PendingCall, outputs: tuple[Tensor, ...], batch: Batch, result: Result, final: bool) -> None: ...
+    def failed(self, pending: PendingCall, error: HyperionError, batch: Batch, detail: str) -> None: ...
+    def batch_done(self, link: "ReplicaLink", batch: Batch, result: Result) -> None: ...
+
+
+class ReplicaLink(asyncio.Protocol):
+    """A connection to one runner. `credits` batches may be sent before a result must come back."""
+
+    def __init__(self, name: str, ring: Ring, outcomes: Outcomes, lost: "asyncio.Future[None]") -> None:
+        self.name = name
+        self.ready = False
+        self.held_rows = 0
+        self.memory_bytes = 0
+        self._ring = ring
+        self._outcomes = outcomes
+        self._lost = lost
+        self._reader = FrameReader()
+        self._held: dict[int, Batch] = {}
+        self._free_slots = list(range(SLOTS))
+        self._next_id = 0
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    def idle(self) -> bool:
+        return not self._held
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether a batch may be sent now. Streams hold none: the pool bounds them when they are admitted."""
+        return self.ready and bool(self._free_slots)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(str(exc) if exc else "the replica closed its connection")
+
+    def close(self) -> None:
+        """Ends the connection; the runner keeps on serving others."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _end(self, reason: str) -> None:
+        transport, self._transport = self._transport, None
+        if transport is None:
+            return
+        self.ready = False
+        held = list(self._held.values())
+        self._held.clear()
+        computing = self._ring.computing()
+        self._ring.close()
+        transport.abort()
+        self._outcomes.link_lost(self, held, computing, reason)
+        if not self._lost.done():
+            self._lost.set_result(None)
+
+    def send(self, batch: Batch) -> None:
+        """Sends the batch; there must be credit. Tensor bytes go through the ring when they are large."""
+        assert self._transport is not None
+        self._next_id += 1
+        batch.id = self._next_id
+        calls = batch.calls
+        if not batch.stream:
+            batch.slot = self._free_slots.pop()
+        self._held[batch.id] = batch
+        self.held_rows += batch.rows
+        first = calls[0].call
+        size_bytes = sum(pending.size_bytes for pending in calls)
+        in_ring = not batch.stream and INLINE_LIMIT_BYTES < size_bytes <= self._ring.slot_bytes - 64 * ALIGNMENT
+        heads: list[TensorHead] = []
+        inline: list[Buffer] = []
+        offset = self._ring.request_offset(batch.slot) if in_ring else INLINE
+        for index, tensor in enumerate(first.inputs):
+            shape = tensor.shape if len(calls) == 1 else (batch.rows, *tensor.shape[1:])
+            start = offset
+            size = 0
+            for pending in calls:
+                data = pending.call.inputs[index].data
+                size += len(data) if isinstance(data, bytes) else memoryview(data).nbytes
+                if in_ring:
+                    offset = self._ring.write(offset, data)
+                else:
+                    inline.append(data)
+            heads.append(TensorHead(tensor.name, tensor.datatype, shape, size, start))
+            if in_ring:
+                offset = -(-offset // ALIGNMENT) * ALIGNMENT
+        header = Predict(
+            tuple([pending.rows for pending in calls]),
+            tuple(heads),
+            first.outputs,
+            dict(first.parameters),
+            batch.stream,
+            self._ring.reply_offset(batch.slot) if batch.slot >= 0 else 0,
+            self._ring.slot_bytes if batch.slot >= 0 else 0,
+        )
+        batch.sent_ns = time.monotonic_ns()
+        self._transport.write(encode_frame(PREDICT, batch.id, header, inline))
+
+    def cancel_stream(self, pending: PendingCall) -> None:
+        """Tells the runner that nobody waits for this stream."""
+        for batch in self._held.values():
+            if batch.stream and batch.calls[0] is pending and self._transport is not None:
+                self._transport.write(encode_frame(CANCEL, batch.id, Cancel("caller left")))
+
+    def expire(self, now_ns: int) -> list[PendingCall]:
+        """The held calls whose deadline has passed; the batch itself stays with the runner."""
+        return [p for batch in self._held.values() for p in batch.calls if not p.done and p.deadline_ns <= now_ns]
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._reader.feed(data):
+                self._take(frame)
+        except FrameError as error:
+            self._end(f"it broke the protocol: {error}")
+
+    def _take(self, frame: Frame) -> None:
+        kind = frame.kind
+        if kind == RESULT:
+            batch = self._held.pop(frame.id, None)
+            if batch is None:
+                raise FrameError(f"result for batch {frame.id}, which it does not hold")
+            self.held_rows -= batch.rows
+            try:
+                self._settle(batch, frame)
+            finally:
+                # Only now: the outputs were copied out of the reply slot.
+                if not batch.stream:
+                    self._free_slots.append(batch.slot)
+            self._outcomes.batch_done(self, batch, frame.header)
+        elif kind == PART:
+            batch = self._held.get(frame.id)
+            if batch is None or not batch.stream:
+                raise FrameError(f"part for stream {frame.id}, which it does not hold")
+            pending = batch.calls[0]
+            if not pending.done:
+                outputs = own(read_tensors(frame.header.tensors, frame.data, self._ring.view))
+                self._outcomes.succeeded(pending, outputs, batch, frame.header, False)
+        elif kind == HELLO:
+            self.ready = True
+            self.memory_bytes = frame.header.memory_bytes
+            self._outcomes.link_ready(self, frame.header)
+        else:
+            raise FrameError(f"a runner may not send frames of kind {kind}")
+
+    def _settle(self, batch: Batch, frame: Frame) -> None:
+        """One outcome per caller of the batch."""
+        result: Result = frame.header
+        self.memory_bytes = result.memory_bytes or self.memory_bytes
+        calls = batch.calls
+        if result.failures:
+            failures = {failure.index: failure for failure in result.failures}
+            for index, failure in failures.items():
+                if not 0 <= index < len(calls):
+                    raise FrameError(f"failure of request {index} in a batch of {len(calls)}")
+                self._fail(calls[index], failure, batch)
+            calls = [pending for index, pending in enumerate(calls) if index not in failures]
+            if not calls:
+                return
+        outcomes = self._outcomes
+        tensors = own(read_tensors(result.tensors, frame.data, self._ring.view))
+        if len(calls) == 1:
+            if not calls[0].done:
+                outcomes.succeeded(calls[0], tensors, batch, result, True)
+            return
+        counts = [pending.rows for pending in calls]
+        rows = sum(counts)
+        for tensor in tensors:
+            if not tensor.shape or tensor.shape[0] != rows:
+                raise FrameError(f'output "{tensor.name}" of shape {tensor.shape} for {rows} rows')
+        parts = [split_rows(tensor, counts) for tensor in tensors]
+        for pending, *outputs in zip(calls, *parts, strict=True):
+            if not pending.done:
+                outcomes.succeeded(pending, tuple(outputs), batch, result, True)
+
+    def _fail(self, pending: PendingCall, failure: Failure, batch: Batch) -> None:
+        if pending.done:
+            return
+        error = ModelFailed(
+            f'model "{pending.call.model}" raised {failure.kind} for this request; '
+            f"its message is in the log under request id {pending.request_id}"
+        )
+        self._outcomes.failed(pending, error, batch, f"{failure.kind}: {failure.message}")
+
+
+def own(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Checked copies of tensors that look into a frame or a ring, which are about to be used again. Raises FrameError."""
+    owned = []
+    for tensor in tensors:
+        copy = Tensor(tensor.name, tensor.datatype, tensor.shape, bytes(tensor.data))
+        try:
+            check_tensor_data(copy)
+        except HyperionError as error:
+            raise FrameError(f'output "{tensor.name}": {error.message}') from None
+        owned.append(copy)
+    return tuple(owned)
+
+
+def internal_error(request_id: str) -> InternalError:
+    """What a caller may know of a bug of ours."""
+    return InternalError(f"an internal error; quote request id {request_id} when you report it")

@@ -1,0 +1,247 @@
+"""The one pipeline that every protocol uses: find the model, check the call, admit it, hand it to its pool, record the end.
+
+Called by the edges (`gateway/http*`, `gateway/grpc`). Sees no protocol but its name. Never here: bytes, sockets.
+"""
+
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from hyperion.gateway.admit import MAX_KNOWN_KEYS, check_call, count_rows, merge_key
+from hyperion.gateway.pending import PendingCall, Reply
+from hyperion.gateway.pool import MAX_STREAMS, VersionPool
+from hyperion.gateway.route import Router
+from hyperion.policy.admission import refusal, retry_after_s
+from hyperion.schema.call import InferenceCall
+from hyperion.schema.errors import HyperionError, NotReady, Overloaded
+from hyperion.schema.events import RequestRecord
+from hyperion.schema.snapshot import ModelState, ServedVersion
+from hyperion.telemetry.logs import EventLog
+from hyperion.telemetry.metrics import Metrics
+
+OK = "ok"
+SHED = frozenset(("overloaded", "not_ready", "rate_limited", "deadline_exceeded"))
+ChangeModel = Callable[[str, Mapping[str, Any] | None], Awaitable[None]]
+
+
+class Pipeline:
+    """`statuses[protocol][error code or "ok"]` is what metrics show as the code; `change_model(name, parameters)` loads,
+    or with None unloads, a model and returns when that is done."""
+
+    def __init__(
+        self,
+        router: Router,
+        statuses: Mapping[str, Mapping[str, str]],
+        change_model: ChangeModel,
+        metrics: Metrics,
+        log: EventLog,
+        id_prefix: str,
+        access_log: bool = False,
+    ) -> None:
+        self._router = router
+        self._statuses = statuses
+        self._change_model = change_model
+        self._metrics = metrics
+        self._log = log
+        self._access_log = access_log
+        self._id_prefix = id_prefix
+        self._ids = itertools.count(1)
+        self.draining = False
+
+    # --- calls ---
+
+    def new_request_id(self) -> str:
+        """Unique across processes and restarts: a random prefix per process and a counter."""
+        return f"{self._id_prefix}{next(self._ids):x}"
+
+    def find(self, model: str, version: str) -> VersionPool:
+        """The pool that will answer, before the body is decoded. Raises UnknownModel, NotReady, or Overloaded where the
+        queue is full anyway."""
+        pool = self._router.table.find(model, version)
+        if pool.full or self.draining:
+            raise self._refuse(pool, "the queue is full" if pool.full else "the gateway is shutting down")
+        return pool
+
+    def submit(
+        self,
+        call: InferenceCall,
+        reply: Reply,
+        *,
+        protocol: str,
+        request_id: str,
+        received_ns: int,
+        stream: bool = False,
+        timeout_ns: int = 0,
+        priority: int | None = None,
+    ) -> PendingCall:
+        """Takes one decoded call. Never raises: a refusal goes to `reply.fail`, maybe before this returns.
+
+        `timeout_ns` and `priority` are the transport's (header, gRPC deadline); the shorter timeout of transport, call
+        and endpoint holds.
+        """
+        if priority is not None:
+            call = InferenceCall(
+                call.model, call.version, call.id, call.inputs, call.outputs, call.parameters, priority, call.timeout_ns
+            )
+        pending = PendingCall(call, reply, protocol, request_id, received_ns, 0, 0, 0, stream)
+        try:
+            pool = self.find(call.model, call.version)
+            self._admit(pool, pending, timeout_ns)
+        except HyperionError as error:
+            pending.done = True
+            self._finished(pending, error, 0, 0)
+            reply.fail(error)
+            return pending
+        pool.enqueue(pending)
+        return pending
+
+    def _admit(self, pool: VersionPool, pending: PendingCall, timeout_ns: int) -> None:
+        """Checks the call and fills in what the queue sorts and counts by. Raises HyperionError."""
+        call, served = pending.call, pool.served
+        key = merge_key(call, pending.stream)
+        rows = count_rows(call, served.signature)
+        if key not in pool.known_keys:
+            check_call(call, served.signature, pending.stream)
+            if served.signature.batched or pending.stream:
+                if len(pool.known_keys) >= MAX_KNOWN_KEYS:
+                    pool.known_keys.clear()
+                pool.known_keys[key] = 1
+        pending.key = key
+        pending.rows = rows
+        size_bytes = 0
+        for tensor in call.inputs:
+            data = tensor.data
+            size_bytes += len(data) if isinstance(data, bytes) else memoryview(data).nbytes
+        pending.size_bytes = size_bytes
+        budget_ns = served.options.deadline_ms * 1_000_000
+        if timeout_ns and timeout_ns < budget_ns:
+            budget_ns = timeout_ns
+        if call.timeout_ns and call.timeout_ns < budget_ns:
+            budget_ns = call.timeout_ns
+        pending.deadline_ns = pending.received_ns + budget_ns
+        state = pool.queue_state()
+        reason = refusal(state, pool.curve, budget_ns)
+        if pending.stream and pool.streams >= MAX_STREAMS * max(state.replicas, 1):
+            reason = f"{pool.streams} streams are open"
+        if reason:
+            raise self._refuse(pool, reason)
+
+    def _refuse(self, pool: VersionPool, reason: str) -> HyperionError:
+        if self.draining:
+            return NotReady("the gateway is shutting down; send the request again", retry_after_s=1.0)
+        after_s = retry_after_s(pool.queue_state(), pool.curve)
+        return Overloaded(f'model "{pool.model}" is overloaded: {reason}', retry_after_s=after_s)
+
+    def refused(self, protocol: str, model: str, request_id: str, received_ns: int, error: HyperionError) -> None:
+        """Records a request that ended at the edge: it could not be decoded, or `find` refused it."""
+        known = model if model in self._router.table.models else ""
+        self._record(known, "", protocol, request_id, received_ns, error, 0, 0, 0)
+
+    def finished(self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int) -> None:
+        """For the pools: one call has ended."""
+        self._finished(pending, error, queue_ns, compute_ns)
+
+    def _finished(self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int) -> None:
+        call = pending.call
+        route = self._router.table.models.get(call.model)
+        model = call.model if route is not None else ""
+        version = call.version if route is None or call.version else route.default.served.version
+        self._record(
+            model,
+            version if model else "",
+            pending.protocol,
+            pending.request_id,
+            pending.received_ns,
+            error,
+            queue_ns,
+            compute_ns,
+            pending.rows,
+        )
+
+    def _record(
+        self,
+        model: str,
+        version: str,
+        protocol: str,
+        request_id: str,
+        received_ns: int,
+        error: HyperionError | None,
+        queue_ns: int,
+        compute_ns: int,
+        rows: int,
+    ) -> None:
+        """The only place where a finished request becomes metrics and a log line."""
+        code = error.code if error is not None else OK
+        status = self._statuses[protocol][code]
+        total_ns = time.monotonic_ns() - received_ns
+        message = error.message if error is not None else ""
+        record = RequestRecord(
+            request_id, model, version, protocol, status, total_ns, queue_ns, compute_ns, rows, message
+        )
+        self._metrics.record(record)
+        if error is not None and code in SHED:
+            self._metrics.count_shed(code)
+        if self._access_log or (error is not None and error.blame != "caller" and code not in SHED):
+            self._log.request(record)
+
+    # --- questions ---
+
+    def is_ready(self) -> bool:
+        """Whether a snapshot is there and every model of it has a replica that answers."""
+        table = self._router.table
+        return bool(table.version) and not self.draining and all(pool.ready for pool in table.pools())
+
+    def is_model_ready(self, model: str, version: str) -> bool:
+        """Whether a replica of the version answers. Raises UnknownModel."""
+        try:
+            return self._router.table.find(model, version).ready
+        except NotReady:
+            return False
+
+    def describe(self, model: str, version: str) -> tuple[ServedVersion, tuple[str, ...]]:
+        """The version as it is served, and the names of all versions. Raises UnknownModel, NotReady."""
+        table = self._router.table
+        pool = table.find(model, version)
+        return pool.served, tuple(table.models[model].versions)
+
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that are served."""
+        return tuple(self._router.table.models)
+
+    def index(self) -> tuple[ModelState, ...]:
+        """Every known model and its state, for the repository extension."""
+        return self._router.table.index
+
+    async def load(self, model: str, parameters: Mapping[str, Any]) -> None:
+        """Loads a model, or loads it again; returns when it serves. Raises HyperionError."""
+        await self._change_model(model, parameters)
+
+    async def unload(self, model: str) -> None:
+        """Unloads a model. Raises HyperionError."""
+        await self._change_model(model, None)
+
+    def look_at_deadlines(self) -> None:
+        """Ends the calls whose deadline has passed. Called every few milliseconds."""
+        now_ns = time.monotonic_ns()
+        for pool in self._router.all_pools():
+            pool.look_at_deadlines(now_ns)
+
+    def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """What stands now, for the metrics."""
+        queued: dict[tuple[str, ...], float] = {}
+        inflight: dict[tuple[str, ...], float] = {}
+        replicas: dict[tuple[str, ...], float] = {}
+        for pool in self._router.table.pools():
+            key = (pool.model, pool.served.version)
+            state = pool.queue_state()
+            queued[key] = state.queued_rows
+            inflight[key] = state.running_rows
+            replicas[(*key, "ready")] = state.replicas
+            replicas[(*key, "unready")] = len(pool.served.replicas) - state.replicas
+        return {
+            "hyperion_queue_depth": queued,
+            "hyperion_inflight": inflight,
+            "hyperion_replicas": replicas,
+            "hyperion_snapshot_version": {(): self._router.table.version},
+        }

@@ -1,0 +1,324 @@
+"""One model version in one gateway: its queue, its replicas, and the pump that joins the two.
+
+Made by `gateway/route` from a snapshot. Decisions are `policy`'s: what makes a batch, what to do after a crash. A pool that is
+retired (its version was replaced) finishes what it holds, then closes its connections.
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+
+from hyperion.gateway.batch import WaitingQueue
+from hyperion.gateway.dispatch import Batch, ReplicaLink, internal_error
+from hyperion.gateway.pending import PendingCall
+from hyperion.gateway.ring import Ring
+from hyperion.policy.admission import QueueState
+from hyperion.policy.batching import BatchLimits, hold_ns
+from hyperion.policy.crash import plan_after_crash
+from hyperion.policy.latency import LatencyCurve, fit_prior, observe
+from hyperion.schema.call import InferenceAnswer, Tensor
+from hyperion.schema.errors import DeadlineExceeded, HyperionError, PoisonRequest, RunnerLost
+from hyperion.schema.snapshot import Replica, ServedVersion
+from hyperion.telemetry.logs import EventLog
+from hyperion.telemetry.metrics import Metrics
+from hyperion.wire.frame import Hello, Result
+
+GREETING: Final = b"HYPERION"
+RECONNECT_S: Final = (0.01, 0.02, 0.05, 0.1, 0.25)
+MAX_STREAMS: Final = 256  # per replica; each one is a generator that the runner holds
+
+Finished = Callable[[PendingCall, HyperionError | None, int, int], None]
+
+
+class VersionPool:
+    """`finished(pending, error, queue_ns, compute_ns)` is called once for every call that was put in."""
+
+    def __init__(
+        self,
+        model: str,
+        served: ServedVersion,
+        queue_rows: int,
+        slot_bytes: int,
+        finished: Finished,
+        metrics: Metrics,
+        log: EventLog,
+    ) -> None:
+        self.model = model
+        self.served = served
+        self.curve = LatencyCurve()
+        self.connected = asyncio.Event()
+        self.closed = asyncio.Event()
+        self.known_keys: dict[object, int] = {}
+        self.streams = 0
+        self._queue = WaitingQueue(served.signature.batched)
+        self._queue_rows = queue_rows
+        self._slot_bytes = slot_bytes
+        self._limits = BatchLimits(served.options.max_batch_size, slot_bytes // 2)
+        self._max_delay_ns = int(served.options.max_delay_ms * 1e6)
+        self._finished = finished
+        self._metrics = metrics
+        self._log = log
+        self._links: dict[str, ReplicaLink] = {}
+        self._retired = False
+        self._pump_scheduled = False
+        self._loop = asyncio.get_running_loop()
+        self._connectors = [self._loop.create_task(self._keep_connected(replica)) for replica in served.replicas]
+
+    # --- state that others read ---
+
+    @property
+    def ready(self) -> bool:
+        return any(link.ready for link in self._links.values())
+
+    def queue_state(self) -> QueueState:
+        """For `policy/admission`."""
+        links = self._links.values()
+        return QueueState(
+            self._queue.rows,
+            sum(link.held_rows for link in links),
+            sum(link.ready for link in links),
+            self._queue_rows,
+            self._limits.max_rows,
+        )
+
+    @property
+    def full(self) -> bool:
+        """The quick look before a body is decoded."""
+        return self._queue.rows >= self._queue_rows
+
+    @property
+    def retired(self) -> bool:
+        return self._retired
+
+    # --- calls in ---
+
+    def enqueue(self, pending: PendingCall) -> None:
+        """Takes an admitted call; it will end in `finished`."""
+        pending.on_cancel = self._cancel
+        if pending.stream:
+            self.streams += 1
+        self._queue.push(pending)
+        self._schedule_pump()
+
+    def _cancel(self, pending: PendingCall) -> None:
+        """The caller left. In the queue the call is passed over; a batch goes on without it; a stream is told to stop."""
+        self._end(pending, None, 0, 0, cancelled=True)
+        if pending.stream:
+            for link in self._links.values():
+                link.cancel_stream(pending)
+
+    def _schedule_pump(self) -> None:
+        # Later in this turn of the loop: every request that was read in the same turn joins the same batch.
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Sends batches while something waits and a replica has credit."""
+        self._pump_scheduled = False
+        queue = self._queue
+        while queue.rows:
+            link = self._pick_link()
+            if link is None:
+                return
+            now_ns = time.monotonic_ns()
+            if self._max_delay_ns:
+                oldest_ns = min(pending.received_ns for pending in queue)
+                held_ns = hold_ns(queue.rows, self._limits.max_rows, oldest_ns, self._max_delay_ns, now_ns)
+                if held_ns:
+                    self._loop.call_later(held_ns / 1e9, self._schedule_pump)
+                    return
+            calls, late, suspects = queue.take(now_ns, self.curve, self._limits)
+            for pending in late:
+                self._expire(pending, "before a replica could take it")
+            if calls:
+                for pending in calls:
+                    pending.dispatched_ns = now_ns
+                link.send(Batch(calls, sum([pending.rows for pending in calls]), suspects, now_ns))
+            elif not late and not queue.rows:
+                break
+        self._close_if_drained()
+
+    def _pick_link(self) -> ReplicaLink | None:
+        """The replica with credit that holds the fewest rows."""
+        best: ReplicaLink | None = None
+        for link in self._links.values():
+            if link.has_credit and (best is None or link.held_rows < best.held_rows):
+                best = link
+        return best
+
+    # --- outcomes, from the links ---
+
+    def link_ready(self, link: ReplicaLink, hello: Hello) -> None:
+        if self.curve == LatencyCurve():
+            self.curve = fit_prior(hello.bucket_seconds)
+        self.connected.set()
+        self._schedule_pump()
+
+    def link_lost(self, link: ReplicaLink, held: list[Batch], computing: int, reason: str) -> None:
+        """Puts the dead replica's calls back: those that it did not compute as they were, the batch that it died of in
+        smaller groups."""
+        if self._links.get(link.name) is link:
+            del self._links[link.name]
+        if not (self._retired and not held):
+            rows = sum(batch.rows for batch in held)
+            self._log.write("warning", "replica lost", replica=link.name, reason=reason, rows_held=rows)
+        for batch in held:
+            if batch.stream and batch.calls[0].parts:
+                error = RunnerLost("the replica died in the middle of the stream; send the request again")
+                self._fail(batch.calls[0], error, batch)
+            elif batch.id == computing:
+                self._split_after_crash(batch)
+            elif batch.suspects:
+                self._queue.push_suspects([pending for pending in batch.calls if not pending.done])
+            else:
+                for pending in batch.calls:
+                    if not pending.done:
+                        self._queue.push(pending)
+        self._schedule_pump()
+
+    def _split_after_crash(self, batch: Batch) -> None:
+        if len(batch.calls) == 1:
+            batch.calls[0].deaths_alone += 1
+        plan = plan_after_crash([pending.deaths_alone for pending in batch.calls])
+        for index in plan.refuse:
+            pending = batch.calls[index]
+            error = PoisonRequest(
+                f'this request ended the process of model "{self.model}" each of the {pending.deaths_alone} times it was '
+                f"computed alone; it will not be tried again (request id {pending.request_id})"
+            )
+            self._fail(pending, error, batch)
+        for group in plan.retry:
+            calls = [batch.calls[index] for index in group if not batch.calls[index].done]
+            if calls:
+                self._queue.push_suspects(calls)
+
+    def succeeded(self, pending: PendingCall, outputs: tuple[Tensor, ...], batch: Batch, result: Result, final: bool) -> None:
+        queue_ns = batch.formed_ns - pending.received_ns
+        answer = InferenceAnswer(
+            self.model,
+            self.served.version,
+            self.served.digest,
+            outputs,
+            "model",
+            final,
+            queue_ns,
+            max(0, time.monotonic_ns() - batch.formed_ns - result.compute_ns),
+            result.compute_ns,
+        )
+        try:
+            pending.parts += 1
+            pending.reply.answer(answer)
+        except HyperionError as error:
+            self._fail(pending, error, batch)
+            return
+        except Exception as error:  # a bug of ours must cost this caller only
+            self._log.write("error", "answer not sent", request_id=pending.request_id, error=repr(error))
+            self._fail(pending, internal_error(pending.request_id), batch)
+            return
+        if final:
+            self._end(pending, None, queue_ns, result.compute_ns)
+
+    def failed(self, pending: PendingCall, error: HyperionError, batch: Batch, detail: str) -> None:
+        self._log.write("error", "model raised", request_id=pending.request_id, endpoint=self.model, error=detail)
+        self._fail(pending, error, batch)
+
+    def batch_done(self, link: ReplicaLink, batch: Batch, result: Result) -> None:
+        if not batch.stream:
+            if not result.failures:
+                self.curve = observe(self.curve, batch.rows, result.compute_ns)
+            self._metrics.observe_batch(self.model, self.served.version, batch.rows, result.compute_ns)
+        self._schedule_pump()
+
+    # --- ends ---
+
+    def _fail(self, pending: PendingCall, error: HyperionError, batch: Batch | None) -> None:
+        if pending.done:
+            return
+        queue_ns = batch.formed_ns - pending.received_ns if batch else 0
+        self._end(pending, error, queue_ns, 0)
+        pending.reply.fail(error)
+
+    def _end(
+        self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int, cancelled: bool = False
+    ) -> None:
+        pending.done = True
+        pending.on_cancel = None
+        if pending.stream:
+            self.streams -= 1
+        if not cancelled:
+            self._finished(pending, error, queue_ns, compute_ns)
+
+    def _expire(self, pending: PendingCall, where: str) -> None:
+        budget_ms = (pending.deadline_ns - pending.received_ns) / 1e6
+        error = DeadlineExceeded(f"the deadline of {budget_ms:.0f} ms passed {where}")
+        self._fail(pending, error, None)
+
+    def look_at_deadlines(self, now_ns: int) -> None:
+        """Ends every call whose deadline has passed, wherever it is. Called every few milliseconds."""
+        if self._queue.rows:
+            for pending in self._queue.expire(now_ns):
+                self._expire(pending, "before a replica could take it")
+        for link in self._links.values():
+            for pending in link.expire(now_ns):
+                self._expire(pending, "while the model was computing")
+                if pending.stream:
+                    link.cancel_stream(pending)
+
+    # --- connections ---
+
+    async def _keep_connected(self, replica: Replica) -> None:
+        """Connects to the replica, again and again, until this pool is closed."""
+        attempt = 0
+        while not self.closed.is_set():
+            lost: asyncio.Future[None] = self._loop.create_future()
+            if await self._connect(replica, lost):
+                attempt = 0
+                await lost
+            await asyncio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
+            attempt += 1
+
+    async def _connect(self, replica: Replica, lost: "asyncio.Future[None]") -> bool:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            connection.connect(replica.socket)
+            ring = Ring(self._slot_bytes)
+            socket.send_fds(connection, [GREETING], [ring.fd])
+        except OSError:
+            connection.close()
+            return False  # it is not up yet, or no more: the caller tries again
+        link = ReplicaLink(replica.name, ring, self, lost)
+        self._links[replica.name] = link
+        await self._loop.create_unix_connection(lambda: link, sock=connection)
+        return True
+
+    def retire(self) -> None:
+        """Takes no more calls; closes when those that it holds have ended."""
+        self._retired = True
+        self._schedule_pump()
+
+    def _close_if_drained(self) -> None:
+        if self._retired and not self._queue.rows and all(link.idle for link in self._links.values()):
+            self.close()
+
+    def close(self) -> None:
+        """Ends the connections; what is still held fails."""
+        if self.closed.is_set():
+            return
+        self.closed.set()
+        for task in self._connectors:
+            task.cancel()
+        self._retired = True
+        for pending in self._queue.drain():
+            self._fail(pending, RunnerLost("the gateway is closing; send the request again"), None)
+        for link in tuple(self._links.values()):
+            link.close()
+
+    async def wait_connected(self, timeout_s: float) -> bool:
+        """Whether a replica became ready within the time."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.connected.wait(), timeout_s)
+        return self.connected.is_set()

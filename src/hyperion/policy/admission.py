@@ -1,0 +1,40 @@
+"""Whether a request may join the queue of a model version. Called by `gateway/admit` before a body is decoded; pure."""
+
+from msgspec import Struct
+
+from hyperion.policy.latency import LatencyCurve, expect
+
+
+class QueueState(Struct, frozen=True, gc=False):
+    """What one gateway knows of a version's queue: rows that wait, rows being computed, and replicas that answer."""
+
+    queued_rows: int
+    running_rows: int
+    replicas: int
+    max_queued_rows: int
+    max_batch_rows: int
+
+
+def expected_wait_ns(state: QueueState, curve: LatencyCurve) -> float:
+    """Nanoseconds until a request that joins now has been computed: full batches ahead of it, shared by the replicas."""
+    batch = state.max_batch_rows
+    batches = (state.queued_rows + state.running_rows) // batch + 1
+    return batches * expect(curve, min(batch, state.queued_rows + 1)) / max(state.replicas, 1)
+
+
+def retry_after_s(state: QueueState, curve: LatencyCurve) -> float:
+    """Seconds after which half of the queue will have gone: at least 1, as `retry-after` counts whole seconds."""
+    return max(1.0, expected_wait_ns(state, curve) / 2e9)
+
+
+def refusal(state: QueueState, curve: LatencyCurve, budget_ns: int) -> str:
+    """Why a request with `budget_ns` left is not admitted, or "" if it is.
+
+    >>> refusal(QueueState(10, 0, 1, 10, 8), LatencyCurve(), 10**9)
+    'the queue is full (10 of 10 rows)'
+    """
+    if state.queued_rows >= state.max_queued_rows:
+        return f"the queue is full ({state.queued_rows} of {state.max_queued_rows} rows)"
+    if state.replicas and state.queued_rows and expected_wait_ns(state, curve) > budget_ns:
+        return "the queue is longer than the deadline allows"
+    return ""

@@ -1,0 +1,1 @@
+"""One model version in one process: load, warm up, predict. Synchronous; no HTTP, no store."""

@@ -1,0 +1,98 @@
+"""The runner process from start to exit: threads, load, warm up, listen, serve, drain.
+
+Called by `cli/process`. It listens only once it is ready, so that "connectable" means "ready".
+Exit codes: 0 drained, 3 the model is refused (a restart cannot help), 4 over its memory limit.
+"""
+
+import contextlib
+import faulthandler
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from hyperion.runner.threads import limit_threads
+from hyperion.schema.config import RunnerConfig
+from hyperion.schema.errors import HyperionError
+
+EXIT_REFUSED = 3
+
+
+def run(config: RunnerConfig, notify: Callable[[str], None]) -> int:
+    """Serves `config.spec` on `config.socket` until SIGTERM; returns the exit code. `notify` takes `READY=1` or `ERROR=…`."""
+    wakeup, wakeup_writer = socket.socketpair()
+    wakeup_writer.setblocking(False)
+    draining: list[int] = []
+
+    def on_term(_number: int, _frame: FrameType | None) -> None:
+        draining.append(1)
+
+    signal.signal(signal.SIGTERM, on_term)
+    signal.set_wakeup_fd(wakeup_writer.fileno(), warn_on_full_buffer=False)
+    limit_threads(config.spec.options.threads)
+    try:
+        loop = _prepare(config)
+    except HyperionError as error:
+        notify(f"ERROR={error.message}")
+        return EXIT_REFUSED
+    signal.signal(signal.SIGTERM, lambda _number, _frame: loop.drain())
+    if draining:
+        return 0
+    # A stuck computation is ended by the kernel; the traceback of where it was stuck goes to the log first.
+    faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)
+    notify("READY=1")
+    try:
+        return loop.run(wakeup.fileno())
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(config.socket)
+
+
+def _prepare(config: RunnerConfig) -> "RunnerLoop":  # noqa: F821
+    """Loads and warms up the model, then binds the socket. Raises HyperionError where the model cannot be served."""
+    from hyperion.runner.load import load_model
+    from hyperion.runner.loop import RunnerLoop, log_to_stderr
+    from hyperion.runner.memory import limit_memory, resident_bytes
+    from hyperion.runner.warmup import warm_up
+    from hyperion.wire.frame import PROTOCOL, Hello
+
+    spec, options = config.spec, config.spec.options
+    os.environ.update(options.env)
+    if options.memory_mb:
+        limit_memory(options.memory_mb << 20)
+    model = load_model(spec)
+    bucket_seconds = warm_up(model, options) if options.warmup else {}
+    hello = Hello(
+        PROTOCOL,
+        config.replica,
+        spec.name,
+        spec.version,
+        spec.digest,
+        spec.platform or model.platform,
+        model.signature,
+        options.max_batch_size if model.signature.batched else 1,
+        bucket_seconds,
+        resident_bytes(),
+        os.getpid(),
+    )
+    listener = bind(Path(config.socket))
+    return RunnerLoop(model, listener, hello, options.deadline_ms / 1000, options.memory_mb << 20, log_to_stderr)
+
+
+def bind(path: Path) -> socket.socket:
+    """A listening Unix socket at `path`, in place of what a predecessor left there, readable by this user only."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    listener.bind(str(temporary))
+    os.chmod(temporary, 0o600)
+    listener.listen(64)
+    # Renamed only when it listens: whoever finds the name can connect.
+    os.replace(temporary, path)
+    return listener
+
+
+if __name__ == "__main__":
+    sys.exit("start a runner with: hyperion runner")

@@ -1,0 +1,1 @@
+"""One finished request record in; metrics and a log line out."""

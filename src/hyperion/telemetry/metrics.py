@@ -1,0 +1,214 @@
+"""Counters and histograms of one process, as plain data that can be merged across processes and rendered for Prometheus.
+
+`Metrics.record` is called once per finished request, `observe_batch` once per batch, from one place each. Labels are bounded
+at write time: a name beyond `MAX_SERIES` collapses to `other`. Never here: sockets, files, clocks.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from hyperion.schema.events import RequestRecord
+
+MAX_SERIES: Final = 2_000
+SECONDS: Final = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+)  # fmt: skip
+ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+OTHER: Final = "other"
+
+
+class HistogramData(Struct, gc=False):
+    """Counts per bucket (the last one is +Inf, not cumulative), and the sum of what was observed."""
+
+    counts: list[int]
+    total: float = 0.0
+
+
+class MetricsData(Struct):
+    """All of a process's series: metric name → label values → value."""
+
+    counters: dict[str, dict[tuple[str, ...], float]] = {}
+    gauges: dict[str, dict[tuple[str, ...], float]] = {}
+    histograms: dict[str, dict[tuple[str, ...], HistogramData]] = {}
+
+
+class Family(Struct, frozen=True):
+    """How a metric is shown: its type, what it means, its labels, and a histogram's upper bounds."""
+
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ()
+    bounds: tuple[float, ...] = ()
+
+
+_VERSION: Final = ("endpoint", "version")
+FAMILIES: Final[dict[str, Family]] = {
+    "hyperion_requests_total": Family(
+        "counter", "Finished requests.", ("endpoint", "version", "protocol", "code")
+    ),
+    "hyperion_request_seconds": Family("histogram", "From the request's first byte to its answer.", _VERSION, SECONDS),
+    "hyperion_queue_seconds": Family("histogram", "Waiting for a batch, per request.", _VERSION, SECONDS),
+    "hyperion_compute_seconds": Family("histogram", "In the model, per batch.", _VERSION, SECONDS),
+    "hyperion_batch_size": Family("histogram", "Rows per batch.", _VERSION, ROWS),
+    "hyperion_inflight": Family("gauge", "Rows being computed.", _VERSION),
+    "hyperion_queue_depth": Family("gauge", "Rows waiting.", _VERSION),
+    "hyperion_replicas": Family("gauge", "Replicas by state.", (*_VERSION, "state")),
+    "hyperion_shed_total": Family("counter", "Requests refused to protect the others.", ("reason",)),
+    "hyperion_snapshot_version": Family("gauge", "Version of the snapshot that the gateway runs."),
+    "hyperion_connections": Family("gauge", "Open HTTP connections."),
+    "hyperion_records_dropped_total": Family("counter", "Request records lost because nobody took them in time."),
+}  # fmt: skip
+
+
+class Metrics:
+    """The live series of this process."""
+
+    def __init__(self) -> None:
+        self._requests: dict[tuple[str, ...], float] = {}
+        self._histograms: dict[str, dict[tuple[str, ...], HistogramData]] = {
+            name: {} for name, family in FAMILIES.items() if family.kind == "histogram"
+        }
+        self._request_seconds = self._histograms["hyperion_request_seconds"]
+        self._queue_seconds = self._histograms["hyperion_queue_seconds"]
+        self._shed: dict[tuple[str, ...], float] = {}
+        self._gauge_sources: list[Callable[[], Mapping[str, Mapping[tuple[str, ...], float]]]] = []
+
+    def add_gauges(self, source: Callable[[], Mapping[str, Mapping[tuple[str, ...], float]]]) -> None:
+        """`source` gives metric → labels → value; it is asked at each collection."""
+        self._gauge_sources.append(source)
+
+    def record(self, record: RequestRecord) -> None:
+        """Counts one finished request. The only entry for requests."""
+        key = (record.model, record.version, record.protocol, record.code)
+        requests = self._requests
+        if key in requests:
+            requests[key] += 1.0
+        else:
+            if len(requests) >= MAX_SERIES:
+                key = (OTHER, OTHER, record.protocol, record.code)
+            requests[key] = requests.get(key, 0.0) + 1.0
+        version = key[:2]
+        observe(self._request_seconds, version, SECONDS, record.total_ns * 1e-9)
+        if record.rows:
+            observe(self._queue_seconds, version, SECONDS, record.queue_ns * 1e-9)
+
+    def observe_batch(self, model: str, version: str, rows: int, compute_ns: int) -> None:
+        """Counts one batch of `rows` rows that took `compute_ns` in the model."""
+        key = (model, version)
+        observe(self._histograms["hyperion_batch_size"], key, ROWS, rows)
+        observe(self._histograms["hyperion_compute_seconds"], key, SECONDS, compute_ns * 1e-9)
+
+    def count_shed(self, reason: str) -> None:
+        """Counts one request that was refused to protect the others; `reason` is an error's code."""
+        self._shed[(reason,)] = self._shed.get((reason,), 0.0) + 1.0
+
+    def collect(self) -> MetricsData:
+        """All series as they stand now."""
+        gauges: dict[str, dict[tuple[str, ...], float]] = {}
+        for source in self._gauge_sources:
+            for name, series in source().items():
+                gauges.setdefault(name, {}).update(series)
+        counters = {"hyperion_requests_total": self._requests, "hyperion_shed_total": self._shed}
+        return MetricsData(counters, gauges, self._histograms)
+
+
+def observe(series: dict[tuple[str, ...], HistogramData], key: tuple[str, ...], bounds: tuple[float, ...], value: float) -> None:
+    """Adds `value` to the histogram of `key`."""
+    data = series.get(key)
+    if data is None:
+        if len(series) >= MAX_SERIES:
+            key = (OTHER,) * len(key)
+        data = series.setdefault(key, HistogramData([0] * (len(bounds) + 1)))
+    data.counts[bisect_left(bounds, value)] += 1
+    data.total += value
+
+
+def merge(parts: Iterable[MetricsData]) -> MetricsData:
+    """The sum of several processes' series. Of the snapshot version the lowest counts: all have got at least that far."""
+    merged = MetricsData({}, {}, {})
+    for part in parts:
+        for name, counters in part.counters.items():
+            into = merged.counters.setdefault(name, {})
+            for key, value in counters.items():
+                into[key] = into.get(key, 0.0) + value
+        for name, gauges in part.gauges.items():
+            into = merged.gauges.setdefault(name, {})
+            lowest = name in ("hyperion_snapshot_version", "hyperion_replicas")
+            for key, value in gauges.items():
+                into[key] = min(into.get(key, value), value) if lowest else into.get(key, 0.0) + value
+        for name, histograms in part.histograms.items():
+            series = merged.histograms.setdefault(name, {})
+            for key, data in histograms.items():
+                known = series.get(key)
+                counts = data.counts if known is None else [a + b for a, b in zip(known.counts, data.counts, strict=True)]
+                series[key] = HistogramData(list(counts), data.total + (known.total if known else 0.0))
+    return merged
+
+
+def render(data: MetricsData) -> bytes:
+    """Prometheus text exposition format 0.0.4. Every family is shown, even without a series yet."""
+    lines: list[str] = []
+    for name, family in FAMILIES.items():
+        lines += (f"# HELP {name} {family.help}", f"# TYPE {name} {family.kind}")
+        if family.kind == "histogram":
+            for key, histogram in sorted(data.histograms.get(name, {}).items()):
+                lines += _histogram_lines(name, family, key, histogram)
+            continue
+        series = (data.counters if family.kind == "counter" else data.gauges).get(name, {})
+        lines += (f"{name}{_labels(family.labels, key)} {value:g}" if value < 1e6 else f"{name}{_labels(family.labels, key)} {value!r}" for key, value in sorted(series.items()))  # noqa: E501
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _histogram_lines(name: str, family: Family, key: tuple[str, ...], histogram: HistogramData) -> Iterable[str]:
+    names = (*family.labels, "le")
+    running = 0
+    for bound, count in zip((*family.bounds, float("inf")), histogram.counts, strict=True):
+        running += count
+        edge = "+Inf" if bound == float("inf") else f"{bound:g}"
+        yield f"{name}_bucket{_labels(names, (*key, edge))} {running}"
+    labels = _labels(family.labels, key)
+    yield f"{name}_sum{labels} {histogram.total!r}"
+    yield f"{name}_count{labels} {running}"
+
+
+def _labels(names: tuple[str, ...], values: tuple[str, ...]) -> str:
+    if not names:
+        return ""
+    pairs = (f'{name}="{_escape(value)}"' for name, value in zip(names, values, strict=True))
+    return "{" + ",".join(pairs) + "}"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[tuple[str, str, tuple[str, ...], float, list[int]]])
+
+
+def encode(data: MetricsData) -> bytes:
+    """The series as bytes, for a sibling or for control. Rows of (kind, name, labels, value or sum, counts)."""
+    rows: list[tuple[str, str, tuple[str, ...], float, list[int]]] = []
+    for kind, families in (("c", data.counters), ("g", data.gauges)):
+        rows += ((kind, name, key, value, []) for name, series in families.items() for key, value in series.items())
+    rows += (
+        ("h", name, key, histogram.total, histogram.counts)
+        for name, series in data.histograms.items()
+        for key, histogram in series.items()
+    )
+    return _encoder.encode(rows)
+
+
+def decode(raw: bytes) -> MetricsData:
+    """What `encode` wrote. Raises msgspec.DecodeError."""
+    data = MetricsData({}, {}, {})
+    for kind, name, key, value, counts in _decoder.decode(raw):
+        if kind == "h":
+            data.histograms.setdefault(name, {})[key] = HistogramData(counts, value)
+        else:
+            (data.counters if kind == "c" else data.gauges).setdefault(name, {})[key] = value
+    return data
