@@ -31,7 +31,7 @@ _LEADING = re.compile(rb"[\s\[]*")
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
 _BRACKETS_AND_BLANKS = b"[], \t\r\n"
 _KINDS: dict[str, tuple[type, str]] = {"f": (float, "numbers"), "i": (int, "integers"), "u": (int, "integers")}
-_KINDS |= {"b": (bool, "booleans"), "O": (str, "strings")}
+_KINDS |= {"b": (bool, "booleans"), "s": (str, "strings")}
 _packers: dict[tuple[str, int], Packer] = {}
 
 
@@ -54,10 +54,12 @@ def parse_data(text: bytes, datatype: Datatype, shape: Sequence[int], count: int
     Raises MalformedRequest for anything else, Unsupported for BF16 (JSON carries no such numbers), TooLarge for text or
     tensors over the limits. Messages are to be put after the name of the tensor.
     """
-    kind = datatype.dtype.kind
+    kind = datatype.kind
+    if not kind:
+        raise no_json_form(datatype)
     if count >= SIMD_ELEMENTS or len(text) > TEXT_BYTES_FREE:
         _check_size(text, datatype, count, limits)
-        if kind in "fiu" and datatype.code:
+        if kind in "fiu":
             data = parse_large(text, datatype, shape, count)
             if data is not None:
                 return data
@@ -69,6 +71,11 @@ def parse_data(text: bytes, datatype: Datatype, shape: Sequence[int], count: int
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # what is wrong, if anything is (blanks between brackets are not), is found out below
     return _parse_nested(text, datatype, shape, count)
+
+
+def no_json_form(datatype: Datatype) -> Unsupported:
+    """The error for a datatype that JSON numbers cannot carry."""
+    return Unsupported(f"{datatype.name} has no JSON form; send it as binary data, or as FP32")
 
 
 def _check_size(text: bytes, datatype: Datatype, count: int, limits: WireLimits) -> None:
@@ -102,6 +109,8 @@ def _parse_nested(text: bytes, datatype: Datatype, shape: Sequence[int], count: 
 
 def parse_any(text: bytes, datatype: Datatype, limits: WireLimits) -> tuple[tuple[int, ...], bytes]:
     """Shape and bytes of JSON whose nesting says its shape; a bare element has shape (). Raises as `parse_data`."""
+    if not datatype.kind:
+        raise no_json_form(datatype)
     depth = nesting(text)
     if depth > limits.max_rank:
         raise MalformedRequest(f"data is nested more than {limits.max_rank} deep")
@@ -122,9 +131,9 @@ def nesting(text: bytes) -> int:
 
 def decode_text(text: bytes, datatype: Datatype, depth: int) -> Any:
     """Lists nested `depth` deep (at most 9) of the Python values that the datatype wants. Raises MalformedRequest."""
-    element, plural = _KINDS[datatype.dtype.kind]
+    element, plural = _KINDS[datatype.kind]
     try:
-        return _DECODERS[datatype.dtype.kind][depth](text)
+        return _DECODERS[datatype.kind][depth](text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         reason = str(error).replace(f"`{element.__name__}`", plural[:-1])
         raise MalformedRequest(f"{datatype.name} wants {plural}: {reason}") from None
@@ -149,8 +158,6 @@ def pack(values: list[Any], datatype: Datatype) -> bytes:
     """Little-endian bytes of Python values of the datatype's kind. Raises MalformedRequest for one out of its range."""
     code = datatype.code
     if not code:
-        if datatype.size:
-            raise Unsupported("BF16 data has no JSON form; send it as binary data")
         return encode_elements([value.encode() for value in values])
     count = len(values)
     packer = _packers.get((code, count))
@@ -178,7 +185,7 @@ def _out_of_range(values: list[Any], datatype: Datatype) -> HyperionError:
 def parse_large(text: bytes, datatype: Datatype, shape: Sequence[int], count: int) -> bytes | None:
     """As `parse_data` for numbers, through simdjson; None when the text is not what it should be, so that the exact
     decoders find out why (or, for integers over 64 bits in a float tensor, that it is)."""
-    kind = datatype.dtype.kind
+    kind = datatype.kind
     try:
         document: Any = simdjson.Parser().parse(text)
         values = np.frombuffer(document.as_buffer(of_type="d" if kind == "f" else kind), dtype=f"{kind}8")

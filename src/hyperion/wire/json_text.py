@@ -58,7 +58,7 @@ def text_or_base64(element: bytes) -> str | dict[str, str]:
 def _strings(tensor: Tensor) -> list[str]:
     if tensor.datatype != "BYTES":
         raise Unsupported(
-            f'output "{tensor.name}": {tensor.datatype} has no JSON form; ask for it with the parameter binary_data: true'
+            f'output "{tensor.name}": {tensor.datatype} has no JSON form; ask for it with parameter binary_data: true'
         )
     count = 1
     for length in tensor.shape:

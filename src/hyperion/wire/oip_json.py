@@ -32,6 +32,7 @@ from hyperion.wire.oip_metadata import (
     encode_model_metadata,
     encode_server_metadata,
 )
+from hyperion.wire.parameters import Parameters, Scalar, check_parameter_count
 from hyperion.wire.tensor import DATATYPES, count_elements, datatype_of
 
 __all__ = [
@@ -46,9 +47,6 @@ __all__ = [
     "encode_model_metadata",
     "encode_server_metadata",
 ]
-
-Scalar = str | int | float | bool | None
-Parameters = dict[str, Scalar]
 
 _SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 _MAX_PRIORITY = 9
@@ -174,8 +172,7 @@ def _check_inputs(inputs: tuple[_Input, ...]) -> None:
 
 
 def _check_parameters(parameters: Parameters, limits: WireLimits) -> None:
-    if len(parameters) > limits.max_parameters:
-        raise TooLarge(f"{len(parameters)} parameters, at most {limits.max_parameters} are allowed")
+    check_parameter_count(parameters, limits)
     for name in _SHARED_MEMORY:
         if name in parameters:
             raise Unsupported(f'parameter "{name}": shared memory is not supported; send the data in the request')

@@ -13,6 +13,7 @@ from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.snapshot import ModelState
 from hyperion.wire.json_depth import check_depth
 from hyperion.wire.limits import WireLimits
+from hyperion.wire.parameters import Parameters
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -28,7 +29,7 @@ class _IndexRequest(Struct):
 
 
 class _RepositoryRequest(Struct):
-    parameters: dict[str, str | int | float | bool | None] | None = None
+    parameters: Parameters | None = None
 
 
 _decode_index = msgspec.json.Decoder(_IndexRequest).decode
@@ -69,7 +70,7 @@ def decode_index_request(body: Buffer, limits: WireLimits) -> bool:
     return _decode(_decode_index, body, limits).ready if len(body) else False
 
 
-def decode_repository_parameters(body: Buffer, limits: WireLimits) -> dict[str, str | int | float | bool | None]:
+def decode_repository_parameters(body: Buffer, limits: WireLimits) -> Parameters:
     """The parameters of a load or unload request; an empty body has none. Raises MalformedRequest, TooLarge."""
     return (_decode(_decode_repository, body, limits).parameters or {}) if len(body) else {}
 

@@ -46,31 +46,33 @@ MAX_ELEMENTS = 2**31
 
 class Datatype(Struct, frozen=True):
     """One V2 datatype. `size` is bytes per element (0: BYTES, it varies); `dtype` is how numpy views the bytes (BF16 as
-    uint16, BYTES as object); `code` is the struct letter of one element ("" where struct has none)."""
+    uint16, BYTES as object); `code` is the struct letter of one element ("" where struct has none); `kind` says what
+    its elements are in JSON: f numbers, i and u integers, b booleans, s strings, "" that it has no JSON form."""
 
     name: str
     size: int
     dtype: Any
     code: str
+    kind: str
 
 
 DATATYPES: dict[str, Datatype] = {
-    name: Datatype(name, size, np.dtype(dtype), code)
-    for name, size, dtype, code in (
-        ("BOOL", 1, "?", "?"),
-        ("UINT8", 1, "u1", "B"),
-        ("UINT16", 2, "<u2", "H"),
-        ("UINT32", 4, "<u4", "I"),
-        ("UINT64", 8, "<u8", "Q"),
-        ("INT8", 1, "i1", "b"),
-        ("INT16", 2, "<i2", "h"),
-        ("INT32", 4, "<i4", "i"),
-        ("INT64", 8, "<i8", "q"),
-        ("FP16", 2, "<f2", "e"),
-        ("BF16", 2, "<u2", ""),
-        ("FP32", 4, "<f4", "f"),
-        ("FP64", 8, "<f8", "d"),
-        ("BYTES", 0, "O", ""),
+    name: Datatype(name, size, np.dtype(dtype), code, kind)
+    for name, size, dtype, code, kind in (
+        ("BOOL", 1, "?", "?", "b"),
+        ("UINT8", 1, "u1", "B", "u"),
+        ("UINT16", 2, "<u2", "H", "u"),
+        ("UINT32", 4, "<u4", "I", "u"),
+        ("UINT64", 8, "<u8", "Q", "u"),
+        ("INT8", 1, "i1", "b", "i"),
+        ("INT16", 2, "<i2", "h", "i"),
+        ("INT32", 4, "<i4", "i", "i"),
+        ("INT64", 8, "<i8", "q", "i"),
+        ("FP16", 2, "<f2", "e", "f"),
+        ("BF16", 2, "<u2", "", ""),
+        ("FP32", 4, "<f4", "f", "f"),
+        ("FP64", 8, "<f8", "d", "f"),
+        ("BYTES", 0, "O", "", "s"),
     )
 }
 _BY_NUMPY = {datatype.dtype: name for name, datatype in DATATYPES.items() if name not in ("BF16", "BYTES")}

@@ -1,0 +1,167 @@
+"""Tensors from JSON that names neither datatype nor shape: a model's signature and the nesting of the values say both.
+
+Used by the protocols V1, invocations and generate.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from math import prod
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from hyperion.schema.call import Buffer, Tensor
+from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge
+from hyperion.schema.model import Signature, TensorSpec
+from hyperion.wire.bytes_elements import encode_elements
+from hyperion.wire.json_data import flatten, nesting, parse_any
+from hyperion.wire.json_depth import check_depth
+from hyperion.wire.limits import WireLimits
+from hyperion.wire.tensor import datatype_of
+
+
+class _Base64(Struct):
+    b64: str
+
+
+def _text_decoders() -> tuple[Any, ...]:
+    element: Any = str | _Base64
+    decoders = [msgspec.json.Decoder(element).decode]
+    for _ in range(9):
+        element = list[element]
+        decoders.append(msgspec.json.Decoder(element).decode)
+    return tuple(decoders)
+
+
+_TEXT_DECODERS = _text_decoders()
+
+
+def decode_envelope(decode: Any, body: Buffer, limits: WireLimits, what: str) -> Any:
+    """`decode(body)` after the size and depth of the body were checked; its errors as MalformedRequest, TooLarge."""
+    if len(body) > limits.max_body_bytes:
+        raise TooLarge(f"the body has {len(body)} bytes, at most {limits.max_body_bytes} are allowed")
+    check_depth(body, limits.max_json_depth)
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise MalformedRequest(f"not {what}: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedRequest(f"the body is not JSON: {error}") from None
+
+
+def parse_values(spec: TensorSpec, text: bytes, limits: WireLimits) -> tuple[tuple[int, ...], bytes]:
+    """Shape and bytes of nested JSON values as the input's datatype. BYTES may be `{"b64": …}` objects, too."""
+    try:
+        if spec.datatype == "BYTES":
+            return _parse_texts(text, limits)
+        return parse_any(text, datatype_of(spec.datatype), limits)
+    except HyperionError as error:
+        raise type(error)(f'input "{spec.name}": {error.message}') from None
+
+
+def _parse_texts(text: bytes, limits: WireLimits) -> tuple[tuple[int, ...], bytes]:
+    depth = nesting(text)
+    if depth > limits.max_rank:
+        raise MalformedRequest(f"data is nested more than {limits.max_rank} deep")
+    try:
+        values = _TEXT_DECODERS[depth](text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedRequest(f'BYTES wants strings or {{"b64": …}} objects: {error}') from None
+    shape, flat = flatten(values, depth) if depth else ((), [values])
+    return tuple(shape), encode_elements([_element(value) for value in flat])
+
+
+def _element(value: str | _Base64) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    try:
+        return base64.b64decode(value.b64, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MalformedRequest(f"b64 is not base64: {error}") from None
+
+
+def tensor_of_rows(spec: TensorSpec, text: bytes, limits: WireLimits) -> Tensor:
+    """The tensor of a JSON array whose nesting is the shape, rows first. Values [1, 2] for an input of shape [-1, 1]
+    become [[1], [2]]."""
+    shape, data = parse_values(spec, text, limits)
+    if not shape:
+        raise MalformedRequest(f'input "{spec.name}": expected an array, got a single value')
+    if len(shape) + 1 == len(spec.shape) and spec.shape[-1] in (1, -1):
+        shape = (*shape, 1)
+    return Tensor(spec.name, spec.datatype, shape, data)
+
+
+def tensor_of_one_row(spec: TensorSpec, text: bytes, batched: bool, limits: WireLimits) -> Tensor:
+    """The tensor of one row's value: nested as the row's shape, or flat (or single), to be laid out in it."""
+    shape, data = parse_values(spec, text, limits)
+    row = spec.shape[1:] if batched else spec.shape
+    fits = len(shape) == len(row) and all(want in (-1, got) for want, got in zip(row, shape, strict=True))
+    if not fits:
+        shape = _lay_out(spec, row, shape)
+    return Tensor(spec.name, spec.datatype, (1, *shape) if batched else shape, data)
+
+
+def _lay_out(spec: TensorSpec, row: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The row's shape for a flat value of `shape`: free dimensions are 1 but for the last, which takes what is left."""
+    count = prod(shape)
+    lengths: list[int] = [1 if length == -1 else length for length in row]
+    known = prod(lengths)
+    if -1 in row and known and count % known == 0:
+        lengths[len(row) - 1 - row[::-1].index(-1)] = count // known
+    if len(shape) > 1 or prod(lengths) != count:
+        raise MalformedRequest(f'input "{spec.name}": a row has the shape {list(row)}, got {list(shape)}')
+    return tuple(lengths)
+
+
+def tensors_of_columns(columns: Mapping[str, Raw], signature: Signature, limits: WireLimits) -> tuple[Tensor, ...]:
+    """Tensors of an object of input name → values, rows first. Raises MalformedRequest for a name that is no input."""
+    specs = {spec.name: spec for spec in signature.inputs}
+    check_names(columns, specs)
+    return tuple([tensor_of_rows(specs[name], bytes(raw), limits) for name, raw in columns.items()])
+
+
+def tensors_of_records(records: list[dict[str, Raw]], signature: Signature, limits: WireLimits) -> tuple[Tensor, ...]:
+    """Tensors of rows that are objects of input name → value; every row must name the same inputs."""
+    specs = {spec.name: spec for spec in signature.inputs}
+    names = check_records(records)
+    check_names(names, specs)
+    return tuple(
+        [tensor_of_rows(specs[name], join_texts([record[name] for record in records]), limits) for name in names]
+    )
+
+
+def check_records(records: list[dict[str, Raw]]) -> list[str]:
+    """The names that every row has, in the first row's order. Raises MalformedRequest where rows differ."""
+    if not records:
+        raise MalformedRequest("expected at least one row")
+    names = records[0].keys()
+    for index, record in enumerate(records):
+        if record.keys() != names:
+            odd = sorted(record.keys() ^ names)[0]
+            raise MalformedRequest(f'row {index}: "{odd[:64]}" is not in every row')
+    return list(names)
+
+
+def check_names(names: Iterable[str], specs: Mapping[str, TensorSpec]) -> None:
+    """Raise MalformedRequest for a name that is none of the model's inputs."""
+    for name in names:
+        if name not in specs:
+            raise MalformedRequest(f'the model has no input "{name[:64]}"; its inputs are {", ".join(specs)}')
+
+
+def join_texts(texts: Iterable[Raw]) -> bytes:
+    """A JSON array of values that are JSON texts."""
+    return b"[" + b",".join([bytes(text) for text in texts]) + b"]"
+
+
+def join_table(rows: Iterable[Iterable[Raw]]) -> bytes:
+    """A JSON array of arrays of values that are JSON texts."""
+    return b"[" + b",".join([join_texts(row) for row in rows]) + b"]"
+
+
+def total_rows(tensors: Iterable[Tensor]) -> set[int]:
+    """The numbers of rows that the tensors have."""
+    return set(chain.from_iterable(tensor.shape[:1] or (1,) for tensor in tensors))
