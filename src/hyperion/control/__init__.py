@@ -1,1 +1,1 @@
-"""Observe, decide (`policy.placement`), apply, publish: a loop that may be killed at any time. Never here: HTTP handlers."""
+"""Observe, decide (`policy.placement`), apply, publish: a loop that may be killed at any time. No HTTP handlers."""

@@ -36,7 +36,10 @@ class Restart(Struct, frozen=True):
     state: RestartState
 
 
-def decide_restart(death: Death, state: RestartState, limits: RestartLimits = RestartLimits()) -> Restart:
+LIMITS = RestartLimits()
+
+
+def decide_restart(death: Death, state: RestartState, limits: RestartLimits = LIMITS) -> Restart:
     """A child that served is restarted at once, later ones back off; one that refuses to start is left alone.
 
     >>> served = decide_restart(Death(ready_s=60.0, exit_code=-9), RestartState())

@@ -11,8 +11,8 @@ MIB = 1 << 20
 
 
 class RunnerConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """One replica of one model version. `replica` is its name in the fleet (`fraud@1.g3.0`); `socket` the path of the Unix
-    socket that it binds once it is ready. `generation` and `index` are the 3 and the 0 of that name."""
+    """One replica of one model version. `replica` is its name in the fleet (`fraud@1.g3.0`); `socket` the path of the
+    Unix socket that it binds once it is ready. `generation` and `index` are the 3 and the 0 of that name."""
 
     replica: str
     socket: str
@@ -55,8 +55,8 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class Source(Struct, frozen=True, forbid_unknown_fields=True):
     """One PATH to serve: a model file, a model directory or an existing repository. `name` "" takes the path's own.
 
-    `overrides` are the fields of `ModelOptions` that were given on the command line, in the environment or in a file; they
-    win over what lies beside the model.
+    `overrides` are the fields of `ModelOptions` that were given on the command line, in the environment or in a file;
+    they win over what lies beside the model.
     """
 
     path: str
@@ -66,8 +66,8 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
 
 class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The control process. `sources` () serves what the home holds. `admin_fd` is the inherited listening socket of the
-    management API; None makes control bind `admin_host`:`admin_port`. `settings` lists every setting, its value and where
-    it came from, for `/api/v1/config`."""
+    management API; None makes control bind `admin_host`:`admin_port`. `settings` lists every setting, its value and
+    where it came from, for `/api/v1/config`."""
 
     run_dir: str
     home: str

@@ -1,0 +1,71 @@
+"""Start one child process with its pipes, and nothing else.
+
+Called by the supervisor, and by `cli` before its event loop exists: every millisecond before the first child counts.
+"""
+
+import os
+import signal
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from hyperion.fleet.lifeline import NOTIFY_FD, PARENT_PID
+from hyperion.fleet.messages import ChildSpec
+
+_RESET = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+
+
+class Process(Struct, frozen=True):
+    """A running child: its pid, a pidfd that becomes readable when it dies, and the read ends of its two pipes."""
+
+    pid: int
+    pidfd: int
+    notify_fd: int
+    output_fd: int
+
+
+def spawn(spec: ChildSpec, environ: Mapping[str, str]) -> Process:
+    """Start `spec` in a process group of its own, because Ctrl-C is the supervisor's business, with an empty stdin and
+    one pipe for stdout and stderr. Raises OSError where the program cannot be started."""
+    notify_fd, notify_end = os.pipe()
+    output_fd, output_end = os.pipe()
+    try:
+        pid = os.posix_spawn(
+            spec.argv[0],
+            spec.argv,
+            {**environ, **spec.env, PARENT_PID: str(os.getpid()), NOTIFY_FD: str(notify_end)},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output_end, 1),
+                (os.POSIX_SPAWN_DUP2, output_end, 2),
+                # A descriptor duplicated onto itself is inherited; all others are closed on exec.
+                *((os.POSIX_SPAWN_DUP2, number, number) for number in (notify_end, *spec.pass_fds)),
+            ],
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=_RESET,
+        )
+    except OSError:
+        os.close(notify_fd)
+        os.close(output_fd)
+        raise
+    finally:
+        os.close(notify_end)
+        os.close(output_end)
+    os.set_blocking(notify_fd, False)
+    os.set_blocking(output_fd, False)
+    return Process(pid, os.pidfd_open(pid), notify_fd, output_fd)
+
+
+def describe_exit(exit_code: int) -> str:
+    """Return how a process ended, from the negative signal number or the exit code.
+
+    >>> describe_exit(-9), describe_exit(3)
+    ('killed by SIGKILL', 'exit code 3')
+    """
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return f"killed by {signal.Signals(-exit_code).name}"
+    except ValueError:
+        return f"killed by signal {-exit_code}"
