@@ -7,7 +7,7 @@ ends hands the batches it held back to the pool, and says which of them the repl
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from hyperion.gateway.pending import PendingCall
 from hyperion.gateway.ring import ALIGNMENT, SLOTS, Ring
@@ -89,8 +89,7 @@ class ReplicaLink(asyncio.Protocol):
         return self.ready and bool(self._free_slots)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has the interface but not the class
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(str(exc) if exc else "the replica closed its connection")

@@ -44,6 +44,12 @@ class TooLarge(HyperionError):
     code, blame = "too_large", "caller"
 
 
+class HeadersTooLarge(HyperionError):
+    """A request line or a header block over its limit."""
+
+    code, blame = "headers_too_large", "caller"
+
+
 class UnknownModel(HyperionError):
     """No endpoint, model or version of that name is served here."""
 

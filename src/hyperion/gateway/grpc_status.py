@@ -1,0 +1,82 @@
+"""Error codes to gRPC statuses, in one table, and what goes into the metadata at the end of a call."""
+
+from math import ceil
+from typing import Final
+
+import grpc
+
+from hyperion.schema.call import InferenceAnswer
+from hyperion.schema.errors import HyperionError
+
+CODES: Final[dict[str, str]] = {
+    "ok": "OK",
+    "internal": "INTERNAL",
+    "malformed": "INVALID_ARGUMENT",
+    "schema_mismatch": "INVALID_ARGUMENT",
+    "too_large": "RESOURCE_EXHAUSTED",  # as gRPC itself answers a message over its limit
+    "headers_too_large": "RESOURCE_EXHAUSTED",
+    "unknown_model": "NOT_FOUND",
+    "unknown_route": "UNIMPLEMENTED",
+    "method_not_allowed": "UNIMPLEMENTED",
+    "unsupported": "UNIMPLEMENTED",
+    "unauthenticated": "UNAUTHENTICATED",
+    "forbidden": "PERMISSION_DENIED",
+    "client_gone": "CANCELLED",
+    "client_too_slow": "DEADLINE_EXCEEDED",
+    "deadline_exceeded": "DEADLINE_EXCEEDED",
+    "overloaded": "UNAVAILABLE",
+    "rate_limited": "RESOURCE_EXHAUSTED",
+    "not_ready": "UNAVAILABLE",
+    "runner_lost": "UNAVAILABLE",
+    "model_failed": "INTERNAL",
+    "poison_request": "INTERNAL",
+    "upstream_failed": "UNAVAILABLE",
+    "model_refused": "FAILED_PRECONDITION",
+    "missing_extra": "FAILED_PRECONDITION",
+    "invalid_config": "INVALID_ARGUMENT",
+}
+
+MAX_DETAILS: Final = 1024  # characters; clients refuse metadata of more than 8 KiB, and a message may quote a request
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+def status_of(error: HyperionError) -> grpc.StatusCode:
+    """The gRPC status of an error."""
+    return grpc.StatusCode[CODES[error.code]]
+
+
+def details_of(error: HyperionError, request_id: str) -> str:
+    """The status message: what the error says, except for our own bugs, of which the caller learns the request id."""
+    if error.code == "internal":
+        return f"internal error; request id {request_id}"
+    return error.message.encode("utf-8", "replace").decode()[:MAX_DETAILS]
+
+
+def error_metadata(error: HyperionError, request_id: str) -> Metadata:
+    """Trailing metadata of a call that failed: the id, and when to come back if that can help.
+
+    gRPC clients that retry by themselves wait as `grpc-retry-pushback-ms` says.
+    """
+    if error.retry_after_s <= 0:
+        return (("x-request-id", request_id),)
+    return (
+        ("x-request-id", request_id),
+        ("retry-after", str(ceil(error.retry_after_s))),
+        ("grpc-retry-pushback-ms", str(ceil(error.retry_after_s * 1000))),
+    )
+
+
+def answer_metadata(answer: InferenceAnswer, request_id: str) -> Metadata:
+    """Trailing metadata of a call that was answered; the times in `server-timing` are milliseconds."""
+    timing = (
+        f"queue;dur={answer.queue_ns / 1e6:.3f}, batch;dur={answer.batch_ns / 1e6:.3f}, "
+        f"compute;dur={answer.compute_ns / 1e6:.3f}"
+    )
+    return (
+        ("x-request-id", request_id),
+        ("x-hyperion-model-version", answer.version),
+        ("x-hyperion-model-digest", answer.digest),
+        ("x-hyperion-served-by", answer.served_by),
+        ("server-timing", timing),
+    )

@@ -1,0 +1,413 @@
+"""HTTP/1.1 in a thin asyncio.Protocol: bytes to exchanges, with strict limits, in order, under back-pressure.
+
+llhttp (through httptools) does the parsing and refuses what smuggles: both lengths, bad chunks, bare line feeds, folded
+headers. This file adds the limits that llhttp does not have. Made by `gateway/process`; requests go to
+`gateway/http_routes`.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import Final, cast
+
+import httptools
+
+from hyperion.gateway.http_exchange import Exchange
+from hyperion.schema.config import GatewayConfig
+from hyperion.schema.errors import (
+    ClientTooSlow,
+    HeadersTooLarge,
+    HyperionError,
+    MalformedRequest,
+    Overloaded,
+    TooLarge,
+    Unsupported,
+)
+
+MAX_HEAD_BYTES: Final = 16 << 10
+MAX_HEADERS: Final = 100
+MAX_CHUNKS: Final = 65_536
+MAX_PIPELINED: Final = 32
+FEED_BYTES: Final = 64 << 10
+MAX_BUFFERED_BYTES: Final = 2 << 30  # bodies that are still arriving, over all connections
+LINGER_S: Final = 2.0
+PROGRESS_BYTES: Final = 64 << 10  # a body that gains this much within the timeout is not slow
+ONCE: Final = frozenset((b"host", b"inference-header-content-length", b"authorization", b"content-encoding"))
+
+
+class HttpEdge:
+    """What the connections of one worker share. `serve(exchange)` answers a request that has arrived whole;
+    `refused(exchange, error)` records one that never did."""
+
+    def __init__(
+        self,
+        config: GatewayConfig,
+        serve: Callable[[Exchange], None],
+        new_request_id: Callable[[], str],
+        refused: Callable[[Exchange, HyperionError], None],
+    ) -> None:
+        self.config = config
+        self.serve = serve
+        self.new_request_id = new_request_id
+        self.refused = refused
+        self.connections: set[HttpConnection] = set()
+        self.draining = False
+        self.buffered_bytes = 0
+        self.date = b""
+        self.tick(time.monotonic())
+
+    def make_connection(self) -> "HttpConnection":
+        """For asyncio's create_server."""
+        return HttpConnection(self)
+
+    def tick(self, now_s: float) -> None:
+        """Once a second: the date header, and connections that take too long."""
+        self.date = formatdate(usegmt=True).encode()
+        for connection in tuple(self.connections):
+            connection.look_at_time(now_s)
+
+    def drain(self) -> None:
+        """No more requests: idle connections close now, the others after their answers."""
+        self.draining = True
+        for connection in tuple(self.connections):
+            connection.close_if_idle()
+
+
+class HttpConnection(asyncio.Protocol):
+    """One client's connection. The parser's callbacks build an exchange; exchanges are answered in order."""
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_chunks",
+        "_closing",
+        "_exchange",
+        "_exchanges",
+        "_expected_s",
+        "_head_bytes",
+        "_headers",
+        "_in_head",
+        "_lingering",
+        "_parser",
+        "_progress_bytes",
+        "_reading",
+        "_transport",
+        "_unfed",
+        "_url",
+        "_url_parts",
+        "_writable",
+        "edge",
+        "http_11",
+    )
+
+    def __init__(self, edge: HttpEdge) -> None:
+        self.edge = edge
+        self.http_11 = True
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._exchanges: deque[Exchange] = deque()
+        self._unfed: deque[bytes] = deque()
+        self._closing = False
+        self._lingering = False
+        self._reading = True
+        self._writable = True
+        self._url = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._head_bytes = 0
+        self._in_head = False
+        self._exchange: Exchange | None = None
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._chunks = 0
+        self._progress_bytes = 0
+        self._expected_s = time.monotonic() + edge.config.idle_timeout_s
+
+    # --- transport ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has the interface but not the class
+        self.edge.connections.add(self)
+        if len(self.edge.connections) > self.edge.config.max_connections or self.edge.draining:
+            self._stop(Overloaded("too many connections; close some or come back later", retry_after_s=1.0))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.edge.connections.discard(self)
+        self._transport = None
+        self._forget_body()
+        self._unfed.clear()
+        for exchange in self._exchanges:
+            if exchange.pending is not None:
+                exchange.pending.cancel()
+        self._exchanges.clear()
+
+    def eof_received(self) -> bool:
+        # As in nginx, a client that closes its side has left: its work is cancelled, not finished for nobody.
+        return False
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        self._read_or_pause()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._read_or_pause()
+
+    def unsent_bytes(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def abort(self, _reason: str) -> None:
+        """Ends the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- bytes in ---
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return  # refused; what still arrives is read and dropped, so that the refusal reaches its sender
+        if self._unfed or not self._reading or len(data) > FEED_BYTES:
+            self._unfed.extend(data[start : start + FEED_BYTES] for start in range(0, len(data), FEED_BYTES))
+            self._feed_rest()
+        else:
+            self._feed(data)
+
+    def _feed_rest(self) -> None:
+        """Feeds what was kept back, as long as not too many requests wait for their answers."""
+        while self._unfed and not self._closing and self._reading:
+            self._feed(self._unfed.popleft())
+
+    def _feed(self, data: bytes) -> None:
+        if self._closing:
+            return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # The request itself was complete and is being answered, without the upgrade; what follows is not HTTP/1.
+            self._closing = True
+            if self._exchanges:
+                self._exchanges[-1].keep_alive = False
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if isinstance(cause, HyperionError):
+                self._stop(cause)
+                return
+            raise
+        except httptools.HttpParserError as error:
+            self._stop(MalformedRequest(f"not a valid HTTP/1.1 request: {error}"))
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > 2 * MAX_HEAD_BYTES:
+                self._stop(HeadersTooLarge(f"the request's head is over the limit of {MAX_HEAD_BYTES} bytes"))
+                return
+        if len(self._exchanges) >= MAX_PIPELINED:
+            self._read_or_pause()
+
+    def _read_or_pause(self) -> None:
+        """Reads only while the client takes its answers and not too many of its requests are open."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        reading = self._writable and len(self._exchanges) < MAX_PIPELINED
+        if reading and not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+            self._feed_rest()
+        elif not reading and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+
+    # --- parser callbacks ---
+
+    def on_message_begin(self) -> None:
+        self._url = b""
+        self._headers = {}
+        self._head_bytes = 0
+        self._in_head = True
+        self._chunks = 0
+        self._expected_s = time.monotonic() + self.edge.config.header_timeout_s
+
+    def on_url(self, url: bytes) -> None:
+        self._url = self._url + url if self._url else url
+        if len(self._url) > MAX_HEAD_BYTES:
+            raise HeadersTooLarge(f"the request line is over the limit of {MAX_HEAD_BYTES} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self._in_head:
+            return  # trailers carry nothing that we use
+        headers = self._headers
+        name = name.lower()
+        if name in headers:
+            if name in ONCE:
+                raise MalformedRequest(f'header "{name.decode("latin-1")}" is there twice')
+            value = headers[name] + b", " + value
+        headers[name] = value
+        self._head_bytes += len(name) + len(value) + 4
+        if len(headers) > MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES:
+            raise HeadersTooLarge(f"the headers are over the limit of {MAX_HEADERS} or {MAX_HEAD_BYTES} bytes")
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        headers = self._headers
+        parser = self._parser
+        self.http_11 = parser.get_http_version() == "1.1"
+        exchange = Exchange(self, parser.get_method(), self._url, headers)
+        exchange.keep_alive = parser.should_keep_alive() and not self.edge.draining
+        given = headers.get(b"x-request-id")
+        exchange.request_id = (given and clean_id(given)) or self.edge.new_request_id()
+        self._exchange = exchange
+        self._body_bytes = self._progress_bytes = 0
+        self._expected_s = time.monotonic() + self.edge.config.body_timeout_s
+        if b"host" not in headers and self.http_11:
+            raise MalformedRequest('header "host" is missing; HTTP/1.1 requires it')
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None and not self.http_11:
+            raise MalformedRequest("HTTP/1.0 has no transfer encodings")
+        if coding is not None and coding.strip().lower() != b"chunked":
+            raise Unsupported("only the transfer encoding chunked is supported")
+        length = headers.get(b"content-length")
+        if length is not None and int(length) > self.edge.config.max_body_bytes:
+            raise TooLarge(f"a body of {int(length)} bytes is over the limit of {self.edge.config.max_body_bytes}")
+        if b"expect" in headers and not self._exchanges and self._transport is not None:
+            if headers[b"expect"].lower() != b"100-continue":
+                raise Unsupported("only the expectation 100-continue is supported")
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, data: bytes) -> None:
+        self._body.append(data)
+        size = len(data)
+        self._body_bytes += size
+        self.edge.buffered_bytes += size
+        if self._body_bytes > self.edge.config.max_body_bytes:
+            raise TooLarge(f"the body is over the limit of {self.edge.config.max_body_bytes} bytes")
+        if self.edge.buffered_bytes > MAX_BUFFERED_BYTES:
+            raise Overloaded("too many bytes of unfinished requests are held", retry_after_s=1.0)
+        if self._body_bytes - self._progress_bytes >= PROGRESS_BYTES:
+            self._progress_bytes = self._body_bytes
+            self._expected_s = time.monotonic() + self.edge.config.body_timeout_s
+
+    def on_chunk_header(self) -> None:
+        self._chunks += 1
+        if self._chunks > MAX_CHUNKS:
+            raise TooLarge(f"the body comes in more than {MAX_CHUNKS} chunks; send larger ones")
+
+    def on_message_complete(self) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            return
+        self._exchange = None
+        body = self._body
+        if body:
+            exchange.body = body[0] if len(body) == 1 else b"".join(body)
+            self._forget_body()
+        self._exchanges.append(exchange)
+        self.edge.serve(exchange)
+
+    def _forget_body(self) -> None:
+        self.edge.buffered_bytes -= self._body_bytes
+        self._body_bytes = 0
+        self._body = []
+
+    # --- bytes out ---
+
+    def finish(self, exchange: Exchange, data: bytes) -> None:
+        """The last bytes of an exchange; they leave when it is the oldest one."""
+        self.write_part(exchange, data)
+        exchanges = self._exchanges
+        exchange.ended = True
+        if not exchanges or exchanges[0] is not exchange:
+            return  # what it wrote is kept until its turn comes
+        exchanges.popleft()
+        keep_alive = exchange.keep_alive
+        while keep_alive and exchanges and exchanges[0].ended:
+            following = exchanges.popleft()
+            keep_alive = following.keep_alive
+            self._write(b"".join(following.out or ()))
+        if not keep_alive:
+            self._close()
+            return
+        if exchanges:
+            if exchanges[0].out is not None:
+                self._write(b"".join(exchanges[0].out))
+                exchanges[0].out = []
+        else:
+            self._expected_s = time.monotonic() + self.edge.config.idle_timeout_s
+        if not self._reading:
+            self._read_or_pause()
+
+    def write_part(self, exchange: Exchange, data: bytes) -> None:
+        """Some bytes of an exchange, now or when its turn comes."""
+        if self._exchanges and self._exchanges[0] is exchange:
+            self._write(data)
+        elif exchange.out is None:
+            exchange.out = [data]
+        else:
+            exchange.out.append(data)
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and data:
+            self._transport.write(data)
+
+    # --- ends ---
+
+    def _stop(self, error: HyperionError) -> None:
+        """Refuses what is arriving and closes, after the answers to what came before."""
+        self._closing = self._lingering = True
+        if not self._reading and self._transport is not None:
+            self._reading = True
+            self._transport.resume_reading()
+        self._unfed.clear()
+        self._forget_body()
+        exchange = self._exchange or Exchange(self, b"", b"", {})
+        self._exchange = None
+        exchange.keep_alive = False
+        exchange.request_id = exchange.request_id or self.edge.new_request_id()
+        self._exchanges.append(exchange)
+        self.edge.refused(exchange, error)
+        exchange.fail(error)
+
+    def _close(self) -> None:
+        """Closes after what was written. While the client is still sending, only our side is closed, for a while: a
+        socket closed over unread bytes is reset, and the client would never see the refusal."""
+        self._closing = True
+        self._exchanges.clear()
+        transport = self._transport
+        if transport is None:
+            return
+        if self._lingering and transport.can_write_eof():
+            self._expected_s = time.monotonic() + LINGER_S
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def look_at_time(self, now_s: float) -> None:
+        """Ends the connection if its client takes too long to send, or has nothing to ask any more."""
+        if now_s < self._expected_s:
+            return
+        if self._closing:
+            if self._lingering:
+                self.abort("it did not close its side in time")
+        elif self._in_head or self._exchange is not None:
+            self._stop(ClientTooSlow("the request did not arrive in time; send it faster"))
+        elif not self._exchanges:
+            self.close_if_idle()
+
+    def close_if_idle(self) -> None:
+        """Closes unless a request is arriving or being answered."""
+        if not self._exchanges and self._exchange is None and not self._in_head and self._transport is not None:
+            self._closing = True
+            with contextlib.suppress(RuntimeError):
+                self._transport.close()
+
+
+def clean_id(given: bytes) -> str:
+    """A caller's request id if it is safe to repeat in headers and logs, else "".
+
+    >>> clean_id(b"abc-1"), clean_id(b"a b")
+    ('abc-1', '')
+    """
+    text = given.decode("latin-1")
+    return text if len(text) <= 128 and text.isascii() and text.isprintable() and " " not in text else ""

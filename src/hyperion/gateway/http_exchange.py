@@ -1,0 +1,199 @@
+"""One HTTP request and its answer: the `Reply` of the HTTP edge. Made by `gateway/http`, filled in by `gateway/http_routes`.
+
+Answers of pipelined requests leave in order: an exchange that is not the oldest of its connection keeps its bytes until
+it is.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from hyperion.gateway.http_status import STATUS, status_line
+from hyperion.gateway.pending import PendingCall
+from hyperion.schema.call import Buffer, InferenceAnswer
+from hyperion.schema.errors import HyperionError
+from hyperion.wire.oip_answer import AnswerFormat, encode_answer, encode_error
+
+if TYPE_CHECKING:
+    from hyperion.gateway.http import HttpConnection
+
+JSON: Final = b"application/json"
+BINARY: Final = b"application/octet-stream"
+EVENTS: Final = b"text/event-stream"
+MAX_UNSENT_BYTES: Final = 8 << 20  # of a stream whose caller does not read
+MAX_HEADS: Final = 1024
+
+Encode = Callable[[InferenceAnswer], bytes]
+
+
+class Exchange:
+    """A request that is being answered. `encode` is how this route writes an answer where it is not V2."""
+
+    __slots__ = (
+        "body",
+        "connection",
+        "encode",
+        "encode_event",
+        "ended",
+        "format",
+        "headers",
+        "keep_alive",
+        "method",
+        "model",
+        "out",
+        "path",
+        "pending",
+        "received_ns",
+        "request_id",
+        "started",
+    )
+
+    def __init__(self, connection: "HttpConnection", method: bytes, path: bytes, headers: dict[bytes, bytes]) -> None:
+        self.connection = connection
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.body: bytes = b""
+        self.keep_alive = True
+        self.request_id = ""
+        self.received_ns = time.monotonic_ns()
+        self.model = ""
+        self.format: AnswerFormat | None = None
+        self.encode: Encode | None = None
+        self.encode_event: Encode | None = None
+        self.pending: PendingCall | None = None
+        self.out: list[bytes] | None = None  # None: nothing yet; bytes that wait for their turn
+        self.started = False
+        self.ended = False
+
+    # --- Reply ---
+
+    def answer(self, answer: InferenceAnswer) -> None:
+        if self.encode_event is not None:
+            self._stream(self.encode_event(answer), answer)
+            return
+        content_type, json_length = JSON, None
+        parts: Sequence[Buffer]
+        if self.format is not None:
+            parts, json_length = encode_answer(answer, self.format)
+        else:
+            assert self.encode is not None
+            parts = (self.encode(answer),)
+        if json_length is not None:
+            content_type = BINARY
+        if len(parts) == 1:
+            size = len(parts[0])
+        else:
+            size = sum([memoryview(part).nbytes for part in parts])
+        head = _answer_head(answer) % (
+            self.connection.edge.date,
+            self.request_id.encode(),
+            answer.queue_ns * 1e-6,
+            answer.batch_ns * 1e-6,
+            answer.compute_ns * 1e-6,
+            content_type,
+            size,
+        )
+        if json_length is not None:
+            head += b"inference-header-content-length: %d\r\n" % json_length
+        if not self.keep_alive:
+            head += b"connection: close\r\n"
+        self.connection.finish(self, b"".join((head, b"\r\n", *parts)))
+
+    def fail(self, error: HyperionError) -> None:
+        if self.started:
+            self._end_stream(b"data: " + encode_error(error.message) + b"\n\n")
+            return
+        extra = {}
+        if error.retry_after_s:
+            extra[b"retry-after"] = b"%d" % max(1, round(error.retry_after_s))
+        self.respond(STATUS[error.code], JSON, encode_error(error.message), extra)
+
+    # --- everything that is no inference ---
+
+    def respond(
+        self, status: int, content_type: bytes, body: bytes, headers: Mapping[bytes, bytes] | None = None
+    ) -> None:
+        """A whole answer. To HEAD it goes without its body."""
+        lines = [
+            status_line(status),
+            b"date: %b\r\nx-request-id: %b\r\n" % (self.connection.edge.date, self.request_id.encode()),
+            b"content-type: %b\r\ncontent-length: %d\r\n" % (content_type, len(body)),
+        ]
+        for name, value in (headers or {}).items():
+            lines.append(b"%b: %b\r\n" % (name, value))
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        if self.method != b"HEAD":
+            lines.append(body)
+        self.connection.finish(self, b"".join(lines))
+
+    # --- server-sent events ---
+
+    def _stream(self, event: bytes, answer: InferenceAnswer) -> None:
+        if not self.started:
+            self.started = True
+            chunked = self.connection.http_11
+            head = (
+                b"HTTP/1.1 200 OK\r\ndate: %b\r\nx-request-id: %b\r\ncontent-type: text/event-stream\r\n"
+                b"cache-control: no-store\r\nx-hyperion-model-version: %b\r\nx-hyperion-model-digest: %b\r\n"
+                b"x-hyperion-served-by: %b\r\n"
+            ) % (
+                self.connection.edge.date,
+                self.request_id.encode(),
+                answer.version.encode(),
+                answer.digest.encode(),
+                answer.served_by.encode(),
+            )
+            if chunked:
+                head += b"transfer-encoding: chunked\r\n"
+            if not chunked or not self.keep_alive:
+                self.keep_alive = False
+                head += b"connection: close\r\n"
+            self.connection.write_part(self, head + b"\r\n")
+        if event:
+            self._write_event(event)
+        if answer.final:
+            self._end_stream(b"")
+        elif self.connection.unsent_bytes() > MAX_UNSENT_BYTES:
+            self.connection.abort("it does not read its stream")
+
+    def _write_event(self, event: bytes) -> None:
+        if self.connection.http_11:
+            event = b"%x\r\n%b\r\n" % (len(event), event)
+        self.connection.write_part(self, event)
+
+    def _end_stream(self, event: bytes) -> None:
+        if event:
+            self._write_event(event)
+        self.connection.finish(self, b"0\r\n\r\n" if self.connection.http_11 else b"")
+
+
+_heads: dict[tuple[str, str, str], bytes] = {}
+
+
+def _answer_head(answer: InferenceAnswer) -> bytes:
+    """The head of an answer with places for what differs from one to the next."""
+    key = (answer.version, answer.digest, answer.served_by)
+    head = _heads.get(key)
+    if head is None:
+        fixed = "".join(
+            f"{name}: {value}\r\n".replace("%", "%%")
+            for name, value in (
+                ("x-hyperion-model-version", answer.version),
+                ("x-hyperion-model-digest", answer.digest),
+                ("x-hyperion-served-by", answer.served_by),
+            )
+        )
+        head = (
+            status_line(200)
+            + b"date: %b\r\nx-request-id: %b\r\n"
+            + fixed.encode()
+            + b"server-timing: queue;dur=%.3f, batch;dur=%.3f, compute;dur=%.3f\r\n"
+            + b"content-type: %b\r\ncontent-length: %d\r\n"
+        )
+        if len(_heads) >= MAX_HEADS:
+            _heads.clear()
+        _heads[key] = head
+    return head

@@ -1,0 +1,265 @@
+"""What each HTTP route does with a request that has arrived whole. Called by `gateway/http`, once per request.
+
+Inference routes decode the body, hand the call to the pipeline and return; the exchange is the reply. Decoding comes
+after the look at the queue, so that an overloaded model costs little, and before batching, so that one bad request
+fails alone.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
+
+import orjson
+
+from hyperion import __version__
+from hyperion.gateway.http_exchange import JSON, Exchange
+from hyperion.gateway.http_targets import Target, parse_path
+from hyperion.gateway.inflate import inflate
+from hyperion.gateway.pipeline import Pipeline
+from hyperion.schema.call import InferenceCall
+from hyperion.schema.errors import HyperionError, InternalError, MalformedRequest, MethodNotAllowed, UnknownModel
+from hyperion.telemetry.logs import EventLog
+from hyperion.wire.generate import decode_generate, encode_generate
+from hyperion.wire.invocations import decode_invocations
+from hyperion.wire.limits import WireLimits
+from hyperion.wire.oip_json import decode_infer
+from hyperion.wire.oip_metadata import (
+    decode_index_request,
+    decode_repository_parameters,
+    encode_index,
+    encode_model_metadata,
+    encode_server_metadata,
+)
+from hyperion.wire.sse import encode_event
+from hyperion.wire.v1 import decode_predict, encode_predict
+
+PROTOCOL: Final = "http"
+MAX_TARGETS: Final = 4096
+MAX_TIMEOUT_MS: Final = 86_400_000
+POSTS: Final = frozenset(
+    ("infer", "predict", "generate", "generate_stream", "invocations", "index", "load", "unload")
+)  # fmt: skip
+
+Scrape = Callable[[], Awaitable[bytes]]
+Handler = Callable[[Exchange, Target], None]
+
+
+class HttpRoutes:
+    """`scrape` gives the metrics of all workers as Prometheus text."""
+
+    def __init__(self, pipeline: Pipeline, limits: WireLimits, scrape: Scrape, log: EventLog) -> None:
+        self._pipeline = pipeline
+        self._limits = limits
+        self._scrape = scrape
+        self._log = log
+        self._targets: dict[bytes, Target] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._handlers: dict[str, Handler] = {
+            "infer": self._infer,
+            "predict": self._predict,
+            "generate": self._generate,
+            "generate_stream": self._generate_stream,
+            "invocations": self._invocations,
+            "root": self._server,
+            "server": self._server,
+            "live": self._live,
+            "ready": self._ready,
+            "models": self._models,
+            "v1_models": self._models,
+            "model": self._model,
+            "model_ready": self._model_ready,
+            "v1_model": self._v1_model,
+            "ping": self._ping,
+            "index": self._index,
+            "load": self._load,
+            "unload": self._load,
+            "metrics": self._metrics,
+        }
+
+    def serve(self, exchange: Exchange) -> None:
+        """Answers the exchange, now or later. Never raises: an error is the answer."""
+        try:
+            target = self._targets.get(exchange.path)
+            if target is None:
+                target = self._remember(exchange.path)
+            method = exchange.method
+            if target.route in POSTS:
+                if method != b"POST":
+                    raise MethodNotAllowed(f"{_text(method)} is not allowed here; use POST")
+            elif method != b"GET" and method != b"HEAD":
+                raise MethodNotAllowed(f"{_text(method)} is not allowed here; use GET")
+            exchange.model = target.model
+            encoding = exchange.headers.get(b"content-encoding")
+            if encoding is not None:
+                exchange.body = inflate(exchange.body, encoding, self._limits.max_body_bytes)
+            self._handlers[target.route](exchange, target)
+        except HyperionError as error:
+            self.refuse(exchange, error)
+        except Exception as error:  # a bug of ours must cost this request only
+            self._log.write("error", "request failed", request_id=exchange.request_id, error=repr(error))
+            self.refuse(exchange, InternalError(f"an internal error; quote request id {exchange.request_id}"))
+
+    def refuse(self, exchange: Exchange, error: HyperionError) -> None:
+        """Records and answers a request that never became a call."""
+        self.record_refusal(exchange, error)
+        exchange.fail(error)
+
+    def record_refusal(self, exchange: Exchange, error: HyperionError) -> None:
+        """For `gateway/http`, which answers itself what did not arrive whole."""
+        self._pipeline.refused(PROTOCOL, exchange.model, exchange.request_id, exchange.received_ns, error)
+
+    def _remember(self, path: bytes) -> Target:
+        target = parse_path(path)
+        if len(self._targets) >= MAX_TARGETS:
+            self._targets.clear()
+        self._targets[path] = target
+        return target
+
+    # --- inference ---
+
+    def _infer(self, exchange: Exchange, target: Target) -> None:
+        self._pipeline.find(target.model, target.version)
+        length = exchange.headers.get(b"inference-header-content-length")
+        call, exchange.format = decode_infer(
+            target.model,
+            target.version,
+            exchange.body,
+            None if length is None else _number(length, "inference-header-content-length", len(exchange.body)),
+            self._limits,
+        )
+        self._submit(exchange, call)
+
+    def _predict(self, exchange: Exchange, target: Target) -> None:
+        served = self._pipeline.find(target.model, target.version).served
+        exchange.encode = encode_predict
+        self._submit(exchange, decode_predict(target.model, "", exchange.body, served.signature, self._limits))
+
+    def _generate(self, exchange: Exchange, target: Target) -> None:
+        served = self._pipeline.find(target.model, target.version).served
+        exchange.encode = encode_generate
+        call = decode_generate(target.model, target.version, exchange.body, served.signature, self._limits)
+        self._submit(exchange, call)
+
+    def _generate_stream(self, exchange: Exchange, target: Target) -> None:
+        served = self._pipeline.find(target.model, target.version).served
+        # A model that does not stream answers with a stream of one.
+        exchange.encode_event = lambda answer: encode_event(encode_generate(answer)) if answer.outputs else b""
+        call = decode_generate(target.model, target.version, exchange.body, served.signature, self._limits)
+        self._submit(exchange, call, stream=served.signature.streams)
+
+    def _invocations(self, exchange: Exchange, target: Target) -> None:
+        model = self._only_model()
+        exchange.model = model
+        served = self._pipeline.find(model, "").served
+        exchange.encode = encode_predict
+        media = exchange.headers.get(b"content-type", b"").decode("latin-1")
+        call = decode_invocations(model, "", exchange.body, media, served.signature, self._limits)
+        self._submit(exchange, call)
+
+    def _only_model(self) -> str:
+        models = self._pipeline.models()
+        if len(models) != 1:
+            raise UnknownModel(
+                f"/invocations needs one model, {len(models)} are served; use /v2/models/NAME/infer"
+            )  # fmt: skip
+        return models[0]
+
+    def _submit(self, exchange: Exchange, call: InferenceCall, stream: bool = False) -> None:
+        headers = exchange.headers
+        timeout = headers.get(b"x-request-timeout-ms")
+        priority = headers.get(b"x-hyperion-priority")
+        exchange.pending = self._pipeline.submit(
+            call,
+            exchange,
+            protocol=PROTOCOL,
+            request_id=exchange.request_id,
+            received_ns=exchange.received_ns,
+            stream=stream,
+            timeout_ns=0 if timeout is None else _number(timeout, "x-request-timeout-ms", MAX_TIMEOUT_MS, 1) * 1_000_000,
+            priority=None if priority is None else _number(priority, "x-hyperion-priority", 9),
+        )
+
+    # --- health and metadata ---
+
+    def _server(self, exchange: Exchange, _target: Target) -> None:
+        exchange.respond(200, JSON, encode_server_metadata("hyperion", __version__))
+
+    def _live(self, exchange: Exchange, _target: Target) -> None:
+        exchange.respond(200, JSON, b'{"live":true}')
+
+    def _ready(self, exchange: Exchange, _target: Target) -> None:
+        ready = self._pipeline.is_ready()
+        exchange.respond(200 if ready else 503, JSON, b'{"ready":%b}' % (b"true" if ready else b"false"))
+
+    def _ping(self, exchange: Exchange, _target: Target) -> None:
+        exchange.respond(200 if self._pipeline.is_ready() else 503, JSON, b"{}")
+
+    def _models(self, exchange: Exchange, _target: Target) -> None:
+        exchange.respond(200, JSON, orjson.dumps({"models": self._pipeline.models()}))
+
+    def _model(self, exchange: Exchange, target: Target) -> None:
+        served, versions = self._pipeline.describe(target.model, target.version)
+        body = encode_model_metadata(target.model, versions, served.platform, served.signature)
+        exchange.respond(200, JSON, body)
+
+    def _model_ready(self, exchange: Exchange, target: Target) -> None:
+        ready = self._pipeline.is_model_ready(target.model, target.version)
+        body = {"name": target.model, "ready": ready}
+        exchange.respond(200 if ready else 503, JSON, orjson.dumps(body))
+
+    def _v1_model(self, exchange: Exchange, target: Target) -> None:
+        ready = self._pipeline.is_model_ready(target.model, "")
+        exchange.respond(200 if ready else 503, JSON, orjson.dumps({"name": target.model, "ready": ready}))
+
+    # --- the repository extension and metrics: the answers take a while ---
+
+    def _index(self, exchange: Exchange, _target: Target) -> None:
+        only_ready = decode_index_request(exchange.body, self._limits)
+        states = [row for row in self._pipeline.index() if not only_ready or row.state == "READY"]
+        exchange.respond(200, JSON, encode_index(states))
+
+    def _load(self, exchange: Exchange, target: Target) -> None:
+        parameters = decode_repository_parameters(exchange.body, self._limits)
+        if target.route == "load":
+            self._later(exchange, self._change(exchange, self._pipeline.load(target.model, parameters)))
+        else:
+            self._later(exchange, self._change(exchange, self._pipeline.unload(target.model)))
+
+    async def _change(self, exchange: Exchange, change: Awaitable[None]) -> None:
+        await change
+        exchange.respond(200, JSON, b"{}")
+
+    def _metrics(self, exchange: Exchange, _target: Target) -> None:
+        self._later(exchange, self._send_metrics(exchange))
+
+    async def _send_metrics(self, exchange: Exchange) -> None:
+        exchange.respond(200, b"text/plain; version=0.0.4; charset=utf-8", await self._scrape())
+
+    def _later(self, exchange: Exchange, work: Coroutine[Any, Any, None]) -> None:
+        """Runs `work`, which ends by answering the exchange; its errors are the answer."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except HyperionError as error:
+                self.refuse(exchange, error)
+            except Exception as error:  # a bug of ours must cost this request only
+                self._log.write("error", "request failed", request_id=exchange.request_id, error=repr(error))
+                self.refuse(exchange, InternalError(f"an internal error; quote request id {exchange.request_id}"))
+
+        task = asyncio.get_running_loop().create_task(guarded())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _number(value: bytes, name: str, largest: int, smallest: int = 0) -> int:
+    """A header's value as a number. Raises MalformedRequest."""
+    if not value.isdigit() or len(value) > 12 or not smallest <= int(value) <= largest:
+        raise MalformedRequest(f'header "{name}": expected a number from {smallest} to {largest}, got "{_text(value)[:40]}"')
+    return int(value)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("latin-1")
+
+

@@ -1,0 +1,59 @@
+"""Error codes to HTTP statuses, in one table, and the status lines as bytes."""
+
+from typing import Final
+
+STATUS: Final[dict[str, int]] = {
+    "ok": 200,
+    "internal": 500,
+    "malformed": 400,
+    "schema_mismatch": 422,
+    "too_large": 413,
+    "headers_too_large": 431,
+    "unknown_model": 404,
+    "unknown_route": 404,
+    "method_not_allowed": 405,
+    "unsupported": 501,
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "client_gone": 499,
+    "client_too_slow": 408,
+    "deadline_exceeded": 504,
+    "overloaded": 503,
+    "rate_limited": 429,
+    "not_ready": 503,
+    "runner_lost": 503,
+    "model_failed": 500,
+    "poison_request": 500,
+    "upstream_failed": 502,
+    "model_refused": 400,
+    "missing_extra": 400,
+    "invalid_config": 400,
+}
+CODES: Final[dict[str, str]] = {code: str(status) for code, status in STATUS.items()}
+
+REASONS: Final[dict[int, bytes]] = {
+    200: b"OK",
+    202: b"Accepted",
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    403: b"Forbidden",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    408: b"Request Timeout",
+    413: b"Content Too Large",
+    415: b"Unsupported Media Type",
+    422: b"Unprocessable Content",
+    429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
+    499: b"Client Closed Request",
+    500: b"Internal Server Error",
+    501: b"Not Implemented",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+    504: b"Gateway Timeout",
+}
+
+
+def status_line(status: int) -> bytes:
+    """`HTTP/1.1 200 OK` and its line end."""
+    return b"HTTP/1.1 %d %b\r\n" % (status, REASONS[status])

@@ -1,0 +1,129 @@
+"""The gateway's side of its link to control: polls for snapshots, asks for loads. Serving never waits for it.
+
+Made by `gateway/process`. When control is away, the last good snapshot (kept on disk) goes on, and the poll is tried again.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from hyperion.schema import errors
+from hyperion.schema.errors import HyperionError, InternalError, NotReady
+from hyperion.schema.snapshot import Snapshot
+from hyperion.telemetry.logs import EventLog
+from hyperion.wire.link import Decoder, Done, Load, Message, Poll, Publish, Unload, encode
+
+RETRY_S: Final = (0.02, 0.05, 0.1, 0.25, 1.0)
+CHANGE_TIMEOUT_S: Final = 600.0
+DRAIN_LOOK_S: Final = 0.2
+ERRORS: Final = {
+    kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HyperionError)
+}
+
+
+class ControlLink:
+    """`apply(snapshot)` follows a new snapshot; `draining()` names replicas that are still held open without being routed to."""
+
+    def __init__(
+        self,
+        socket_path: Path,
+        snapshot_path: Path,
+        worker: int,
+        apply: Callable[[Snapshot], Awaitable[None]],
+        draining: Callable[[], tuple[str, ...]],
+        log: EventLog,
+    ) -> None:
+        self._socket_path = socket_path
+        self._snapshot_path = snapshot_path
+        self._worker = worker
+        self._apply = apply
+        self._draining = draining
+        self._log = log
+        self._have = 0
+
+    async def restore(self) -> None:
+        """Starts with the last good snapshot, if there is one."""
+        try:
+            snapshot = msgspec.json.decode(self._snapshot_path.read_bytes(), type=Snapshot)
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.DecodeError) as error:
+            self._log.write("warning", "last snapshot not readable", error=str(error))
+            return
+        await self._apply(snapshot)
+        self._have = snapshot.version
+
+    async def follow(self) -> None:
+        """Polls for ever."""
+        attempt = 0
+        while True:
+            try:
+                await self._poll_until_lost()
+                attempt = 0
+            except (OSError, asyncio.IncompleteReadError, HyperionError):
+                # Control is away: nothing to do but to try again; requests are served meanwhile.
+                attempt += 1
+            await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+
+    async def _poll_until_lost(self) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
+        try:
+            while True:
+                message = await self._ask(reader, writer, Poll(self._worker, self._have, self._draining()))
+                if isinstance(message, Publish) and message.snapshot is not None:
+                    await self._take(message.snapshot)
+        finally:
+            writer.close()
+
+    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: Message) -> Message:
+        writer.write(encode(message))
+        await writer.drain()
+        decoder = Decoder()
+        while True:
+            data = await reader.read(1 << 16)
+            if not data:
+                raise ConnectionResetError("control closed the link")
+            answers = decoder.feed(data)
+            if answers:
+                return answers[0]
+
+    async def _take(self, snapshot: Snapshot) -> None:
+        await self._apply(snapshot)
+        self._have = snapshot.version
+        if self._worker == 0:
+            self._keep(snapshot)
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        """On disk, whole or not at all. A full disk costs the copy, not the service."""
+        temporary = self._snapshot_path.with_suffix(".new")
+        try:
+            temporary.write_bytes(msgspec.json.encode(snapshot))
+            os.replace(temporary, self._snapshot_path)
+        except OSError as error:
+            self._log.write("warning", "snapshot not kept", error=str(error))
+
+    async def change_model(self, model: str, parameters: Mapping[str, Any] | None) -> None:
+        """Asks control to load (again), or with None to unload, a model; returns when this gateway has followed.
+
+        Raises the error that control names, or NotReady when it is away.
+        """
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
+        except OSError:
+            raise NotReady("the control process is away; try again in a moment", retry_after_s=1.0) from None
+        with contextlib.closing(writer):
+            request = Unload(model) if parameters is None else Load(model, dict(parameters))
+            try:
+                async with asyncio.timeout(CHANGE_TIMEOUT_S):
+                    answer = await self._ask(reader, writer, request)
+            except (OSError, TimeoutError):
+                raise NotReady("the control process went away; look at the index before you try again") from None
+        if not isinstance(answer, Done):
+            raise InternalError("control gave no answer to the request")
+        if answer.error:
+            raise ERRORS.get(answer.code, InternalError)(answer.error)

@@ -1,0 +1,184 @@
+"""The gateway process from start to exit: wires the edges, the pipeline and the link, then serves until SIGTERM.
+
+Called by `cli/process`. On SIGTERM it stops accepting, answers what it has, and leaves within `drain_s`.
+"""
+
+import asyncio
+import gc
+import os
+import secrets
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+
+from hyperion.gateway.http import HttpEdge
+from hyperion.gateway.http_routes import HttpRoutes
+from hyperion.gateway.http_status import CODES
+from hyperion.gateway.link import ControlLink
+from hyperion.gateway.pipeline import Pipeline
+from hyperion.gateway.pool import VersionPool
+from hyperion.gateway.route import Router
+from hyperion.gateway.siblings import Siblings, socket_of
+from hyperion.schema.config import GatewayConfig
+from hyperion.schema.snapshot import ServedVersion
+from hyperion.telemetry.logs import EventLog, Format
+from hyperion.telemetry.metrics import Metrics
+from hyperion.wire.limits import WireLimits
+
+if TYPE_CHECKING:
+    from hyperion.gateway.grpc import GrpcEdge
+
+DEADLINE_LOOK_S: Final = 0.01
+BACKLOG: Final = 4096
+MIN_SLOT_BYTES: Final = 64 << 20
+
+
+def run(config: GatewayConfig, notify: Callable[[str], None]) -> int:
+    """Serves until SIGTERM; returns the exit code. `notify` takes `READY=1` once requests are accepted."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(Gateway(config, notify).run())
+
+
+class Gateway:
+    """One worker."""
+
+    def __init__(self, config: GatewayConfig, notify: Callable[[str], None]) -> None:
+        self._config = config
+        self._notify = notify
+        form: Format = "text" if config.log_format == "text" else "json"
+        self._log = EventLog(f"gateway {config.worker}", form)
+        self._metrics = Metrics()
+        self._router = Router(self._make_pool, self._log)
+        run_dir, home = Path(config.run_dir), Path(config.home)
+        self._siblings = Siblings(run_dir, config.worker, config.workers, self._metrics)
+        self._link = ControlLink(
+            run_dir / "control.sock",
+            home / "snapshot.json",
+            config.worker,
+            self._router.apply,
+            self._router.draining,
+            self._log,
+        )
+        from hyperion.gateway.grpc_status import CODES as GRPC_CODES
+
+        self._pipeline = Pipeline(
+            self._router,
+            {"http": CODES, "grpc": GRPC_CODES},
+            self._link.change_model,
+            self._metrics,
+            self._log,
+            secrets.token_hex(5) + "-",
+            config.access_log,
+        )
+        self._metrics.add_gauges(self._pipeline.gauges)
+        self._limits = WireLimits(max_body_bytes=config.max_body_bytes)
+        routes = HttpRoutes(self._pipeline, self._limits, self._siblings.scrape, self._log)
+        self._edge = HttpEdge(config, routes.serve, self._pipeline.new_request_id, routes.record_refusal)
+        self._metrics.add_gauges(lambda: {"hyperion_connections": {(): float(len(self._edge.connections))}})
+
+    def _make_pool(self, model: str, served: ServedVersion) -> VersionPool:
+        slot_bytes = max(MIN_SLOT_BYTES, self._config.max_body_bytes) + (1 << 20)
+        return VersionPool(
+            model, served, self._config.queue_rows, slot_bytes, self._pipeline.finished, self._metrics, self._log
+        )
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        leaving = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, leaving.set)
+        await self._link.restore()
+        tasks = [
+            loop.create_task(self._link.follow()),
+            loop.create_task(self._look_at_deadlines()),
+            loop.create_task(self._tick()),
+        ]
+        path = socket_of(Path(self._config.run_dir), self._config.worker)
+        path.unlink(missing_ok=True)
+        siblings = await asyncio.start_unix_server(self._siblings.answer, str(path))
+        server = await self._listen()
+        self._notify("READY=1")
+        grpc = await self._start_grpc()
+        # What was made by now lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        watch = loop.create_task(_first_to_end(tasks))
+        await asyncio.wait([watch, loop.create_task(leaving.wait())], return_when=asyncio.FIRST_COMPLETED)
+        if watch.done():
+            self._log.write("error", "a background task ended", error=str(watch.result()))
+            return 1
+        await self._drain(server, grpc)
+        siblings.close()
+        for task in tasks:
+            task.cancel()
+        self._router.close()
+        await asyncio.sleep(0)  # lets the closed connections say good-bye
+        return 0
+
+    async def _listen(self) -> asyncio.Server:
+        config = self._config
+        context = make_tls_context(config)
+        loop = asyncio.get_running_loop()
+        if config.http_fd is not None:
+            listener = socket.socket(fileno=os.dup(config.http_fd))
+            listener.setblocking(False)
+            return await loop.create_server(self._edge.make_connection, sock=listener, ssl=context, backlog=BACKLOG)
+        return await loop.create_server(
+            self._edge.make_connection, config.host, config.port, ssl=context, backlog=BACKLOG, reuse_port=True
+        )
+
+    async def _start_grpc(self) -> "GrpcEdge | None":
+        if not self._config.grpc_port:
+            return None
+        from hyperion.gateway.grpc import start_grpc  # after HTTP listens: the library takes a while to import
+
+        return await start_grpc(self._pipeline, self._config, self._limits)
+
+    async def _look_at_deadlines(self) -> None:
+        while True:
+            await asyncio.sleep(DEADLINE_LOOK_S)
+            self._pipeline.look_at_deadlines()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._edge.tick(time.monotonic())
+
+    async def _drain(self, server: asyncio.Server, grpc: "GrpcEdge | None") -> None:
+        """Stops accepting, lets every open request end, within `drain_s`."""
+        server.close()
+        self._edge.drain()
+        ends_s = time.monotonic() + self._config.drain_s
+        if grpc is not None:
+            await grpc.stop(self._config.drain_s)
+        while self._edge.connections and time.monotonic() < ends_s:
+            await asyncio.sleep(0.02)
+        self._pipeline.draining = True
+
+
+async def _first_to_end(tasks: list[asyncio.Task[None]]) -> BaseException | None:
+    done, _rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    return next(iter(done)).exception()
+
+
+def make_tls_context(config: GatewayConfig) -> ssl.SSLContext | None:
+    """TLS as configured, or None. With a client CA, clients must show a certificate."""
+    if not config.tls_cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(config.tls_cert, config.tls_key)
+    if config.tls_client_ca:
+        context.load_verify_locations(config.tls_client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
