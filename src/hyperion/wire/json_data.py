@@ -8,31 +8,28 @@ no bool for a number, no 1.0 for an integer, nothing that the datatype cannot ho
 import re
 from collections.abc import Callable, Sequence
 from itertools import chain
-from math import prod
 from struct import Struct as Packer
 from struct import error as PackError  # noqa: N812  (it is an exception class in spite of its name)
 from typing import Any
 
 import msgspec
-import numpy as np
-import simdjson
 
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
 from hyperion.wire.bytes_elements import encode_elements
+from hyperion.wire.json_large import parse_large
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.tensor import Datatype
+from hyperion.wire.tensor import DATATYPES, Datatype
 
-SIMD_ELEMENTS = 96  # from here on simdjson is faster (bench/micro_wire.py measures it)
+SIMD_ELEMENTS = 256  # from here on simdjson is faster (bench/micro_wire.py measures it)
 TEXT_BYTES_PER_ELEMENT = 64  # generous: a float64 in full takes 25 characters, nested brackets and blanks a few more
 TEXT_BYTES_FREE = 1024 * 1024
 _PACKERS_KEPT_BELOW = 1024
 
 _LEADING = re.compile(rb"[\s\[]*")
-_NOT_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
 _BRACKETS_AND_BLANKS = b"[], \t\r\n"
 _KINDS: dict[str, tuple[type, str]] = {"f": (float, "numbers"), "i": (int, "integers"), "u": (int, "integers")}
 _KINDS |= {"b": (bool, "booleans"), "s": (str, "strings")}
-_packers: dict[tuple[str, int], Packer] = {}
+_packers: dict[str, dict[int, Callable[..., bytes]]] = {datatype.code: {} for datatype in DATATYPES.values()}
 
 
 def _decoders(element: Any) -> tuple[Callable[[bytes], Any], ...]:
@@ -58,7 +55,7 @@ def parse_data(text: bytes, datatype: Datatype, shape: Sequence[int], count: int
     if not kind:
         raise no_json_form(datatype)
     if count >= SIMD_ELEMENTS or len(text) > TEXT_BYTES_FREE:
-        _check_size(text, datatype, count, limits)
+        check_text_size(len(text), datatype, count, limits)
         if kind in "fiu":
             data = parse_large(text, datatype, shape, count)
             if data is not None:
@@ -68,6 +65,12 @@ def parse_data(text: bytes, datatype: Datatype, shape: Sequence[int], count: int
             values = _FLAT[kind](text)
             if len(values) == count:
                 return pack(values, datatype)
+        elif len(shape) == 2:
+            rows = _DECODERS[kind][2](text)
+            if len(rows) == 1:
+                values = rows[0]
+                if len(values) == count and shape[0] == 1:
+                    return pack(values, datatype)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # what is wrong, if anything is (blanks between brackets are not), is found out below
     return _parse_nested(text, datatype, shape, count)
@@ -78,14 +81,14 @@ def no_json_form(datatype: Datatype) -> Unsupported:
     return Unsupported(f"{datatype.name} has no JSON form; send it as binary data, or as FP32")
 
 
-def _check_size(text: bytes, datatype: Datatype, count: int, limits: WireLimits) -> None:
+def check_text_size(size: int, datatype: Datatype, count: int, limits: WireLimits) -> None:
     """Raise before parsing what cannot be right: parsed text takes far more memory than the text."""
     if count > limits.max_json_elements:
         raise TooLarge(
             f"{count} elements as JSON, at most {limits.max_json_elements} allowed; send them as binary data"
         )
-    if datatype.size and len(text) > count * TEXT_BYTES_PER_ELEMENT + TEXT_BYTES_FREE:
-        raise MalformedRequest(f"{len(text)} bytes of text are far too many for {count} elements of {datatype.name}")
+    if datatype.size and size > count * TEXT_BYTES_PER_ELEMENT + TEXT_BYTES_FREE:
+        raise MalformedRequest(f"{size} bytes of text are far too many for {count} elements of {datatype.name}")
 
 
 def _parse_nested(text: bytes, datatype: Datatype, shape: Sequence[int], count: int) -> bytes:
@@ -115,7 +118,7 @@ def parse_any(text: bytes, datatype: Datatype, limits: WireLimits) -> tuple[tupl
     if depth > limits.max_rank:
         raise MalformedRequest(f"data is nested more than {limits.max_rank} deep")
     if len(text) > limits.max_json_elements:
-        _check_size(b"", datatype, text.count(b","), limits)
+        check_text_size(0, datatype, text.count(b","), limits)
     values = decode_text(text, datatype, depth)
     if depth == 0:
         return (), pack([values], datatype)
@@ -160,13 +163,13 @@ def pack(values: list[Any], datatype: Datatype) -> bytes:
     if not code:
         return encode_elements([value.encode() for value in values])
     count = len(values)
-    packer = _packers.get((code, count))
-    if packer is None:
-        packer = Packer(f"<{count}{code}")
+    pack_values = _packers[code].get(count)
+    if pack_values is None:
+        pack_values = Packer(f"<{count}{code}").pack
         if count < _PACKERS_KEPT_BELOW:
-            _packers[code, count] = packer
+            _packers[code][count] = pack_values
     try:
-        return packer.pack(*values)
+        return pack_values(*values)
     except (PackError, OverflowError):
         raise _out_of_range(values, datatype) from None
 
@@ -180,54 +183,3 @@ def _out_of_range(values: list[Any], datatype: Datatype) -> HyperionError:
         except (PackError, OverflowError):
             return MalformedRequest(f"element {index}: {str(value)[:40]} is out of range for {datatype.name}")
     raise AssertionError("packing a list failed although each of its values packs")
-
-
-def parse_large(text: bytes, datatype: Datatype, shape: Sequence[int], count: int) -> bytes | None:
-    """As `parse_data` for numbers, through simdjson; None when the text is not what it should be, so that the exact
-    decoders find out why (or, for integers over 64 bits in a float tensor, that it is)."""
-    kind = datatype.kind
-    try:
-        document: Any = simdjson.Parser().parse(text)
-        values = np.frombuffer(document.as_buffer(of_type="d" if kind == "f" else kind), dtype=f"{kind}8")
-    except (ValueError, TypeError, RuntimeError, AttributeError):
-        return None
-    if len(values) != count or not _is_regular(text, document, shape, count):
-        return None
-    if datatype.size < 8:
-        with np.errstate(over="ignore"):
-            narrow = values.astype(datatype.dtype)
-        fits = np.isfinite(narrow).all() if kind == "f" else (narrow == values).all()
-        if not fits:
-            return None
-        values = narrow
-    return values.tobytes()
-
-
-def _is_regular(text: bytes, document: Any, shape: Sequence[int], count: int) -> bool:
-    """If a text of numbers and arrays only, with `count` numbers, is flat or nested just as `shape`."""
-    if text.find(b"[", 1) < 0:
-        return True
-    rows = count // shape[-1]
-    if rows * 256 > len(text):  # short rows: comparing brackets and commas is faster than visiting each row
-        return text.translate(None, _NOT_STRUCTURE) == _structure(shape)
-    brackets = sum(prod(shape[:level]) for level in range(len(shape)))
-    return text.count(b"[") == brackets and _rows_fit(document, shape)
-
-
-def _structure(shape: Sequence[int]) -> bytes:
-    """Brackets and commas of data nested as `shape`, which has no 0.
-
-    >>> _structure((2, 3))
-    b'[[,,],[,,]]'
-    """
-    text = b""
-    for length in reversed(shape):
-        text = b"[" + b",".join([text] * length) + b"]"
-    return text
-
-
-def _rows_fit(document: Any, shape: Sequence[int]) -> bool:
-    """If nested simdjson arrays have the lengths of `shape`."""
-    if not isinstance(document, simdjson.Array) or len(document) != shape[0]:
-        return False
-    return len(shape) == 1 or all(_rows_fit(row, shape[1:]) for row in document)

@@ -25,6 +25,7 @@ from hyperion.wire.oip_answer import (
     encode_error,
 )
 from hyperion.wire.oip_binary import BinaryPart
+from hyperion.wire.oip_large import LARGE_BODY_BYTES, parse_large_request
 from hyperion.wire.oip_metadata import (
     decode_index_request,
     decode_repository_parameters,
@@ -97,15 +98,17 @@ def decode_infer(
     if header_length is not None:
         binary = BinaryPart(body, header_length)
         body = binary.json
+    elif len(body) >= LARGE_BODY_BYTES:
+        large = _decode_large(model, version, bytes(body), limits)
+        if large is not None:
+            return large
     try:
         request: _Request = _decode_strict(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         request = _decode_again(body, limits)
-    if len(request.inputs) > limits.max_tensors:
-        raise TooLarge(f"{len(request.inputs)} inputs, at most {limits.max_tensors} are allowed")
+    if len(request.inputs) != 1:
+        _check_inputs(request.inputs, limits)
     inputs = tuple([_decode_input(one, binary, limits) for one in request.inputs])
-    if len(inputs) != 1:
-        _check_inputs(request.inputs)
     if binary is not None:
         binary.check_end()
     if request.id or request.parameters or request.outputs:
@@ -125,8 +128,28 @@ def _decode_again(body: Buffer, limits: WireLimits) -> _Request:
         raise MalformedRequest(f"the body is not JSON: {error}") from None
 
 
-def _decode_input(one: _Input, binary: BinaryPart | None, limits: WireLimits) -> Tensor:
-    """One input tensor; errors are prefixed with its name."""
+def _decode_large(
+    model: str, version: str, body: bytes, limits: WireLimits
+) -> tuple[InferenceCall, AnswerFormat] | None:
+    """As `decode_infer` for large bodies of numbers; None for any that it cannot do."""
+    parsed = parse_large_request(body, limits)
+    if parsed is None:
+        return None
+    members, data = parsed
+    try:
+        request = msgspec.convert(members, _StrictRequest)
+        _check_inputs(request.inputs, limits)
+        inputs = tuple([_decode_input(one, data[index], limits) for index, one in enumerate(request.inputs)])
+        return _finish(model, version, inputs, request, limits)
+    except (msgspec.ValidationError, HyperionError):
+        return None
+
+
+def _decode_input(one: _Input, source: BinaryPart | bytes | None, limits: WireLimits) -> Tensor:
+    """One input tensor; errors are prefixed with its name.
+
+    Its data is JSON text in the input itself, or comes from `source`: the binary part or, ready made, the data itself.
+    """
     name = one.name
     try:
         if not 0 < len(name) <= limits.max_name_bytes or not name.isascii():
@@ -137,15 +160,17 @@ def _decode_input(one: _Input, binary: BinaryPart | None, limits: WireLimits) ->
         if one.parameters:
             size = _binary_size(one.parameters, limits)
             if size is not None:
-                if binary is None:
+                if not isinstance(source, BinaryPart):
                     raise MalformedRequest(
                         "binary_data_size is given, but the request has no header Inference-Header-Content-Length"
                     )
                 if one.data:
                     raise MalformedRequest("both data and binary_data_size are given, expected one of them")
-                return Tensor(name, one.datatype, shape, binary.take(datatype, shape, count, size))
+                return Tensor(name, one.datatype, shape, source.take(datatype, shape, count, size))
         text = bytes(one.data)
         if not text:
+            if isinstance(source, bytes):
+                return Tensor(name, one.datatype, shape, source)
             raise MalformedRequest("data is missing")
         return Tensor(name, one.datatype, shape, parse_data(text, datatype, shape, count, limits))
     except HyperionError as error:
@@ -160,8 +185,10 @@ def _check_name(what: str, name: str, limits: WireLimits) -> None:
         raise MalformedRequest(f"{what} is empty")
 
 
-def _check_inputs(inputs: tuple[_Input, ...]) -> None:
-    """Raise MalformedRequest for no input, or two of the same name."""
+def _check_inputs(inputs: tuple[_Input, ...], limits: WireLimits) -> None:
+    """Raise MalformedRequest for no input, or two of the same name, TooLarge for too many."""
+    if len(inputs) > limits.max_tensors:
+        raise TooLarge(f"{len(inputs)} inputs, at most {limits.max_tensors} are allowed")
     if not inputs:
         raise MalformedRequest("inputs is empty, expected at least one input")
     seen: set[str] = set()
