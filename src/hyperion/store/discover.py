@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperion.schema.errors import ModelRefused
+from hyperion.schema.errors import HyperionError, ModelRefused
 from hyperion.schema.model import ModelOptions, ModelSpec
 from hyperion.store.digest import digest_of, digest_of_files
 from hyperion.store.formats import format_of, is_model_file, require_trust
@@ -45,7 +45,7 @@ def discover(
         sources = split_repository(root)
         if name is not None and len(sources) > 1:
             raise ModelRefused(f"{root.name}: --name is for one model, and there are {len(sources)} in this repository")
-        specs = tuple(spec for source in sources for spec in _discover_directory(source, layers, name))
+        specs = tuple(spec for source in sources for spec in _discover_source(root, source, layers, name))
     elif root.exists():
         specs = (_describe_file(root, layers, name),)
     else:
@@ -91,6 +91,16 @@ def _has_numbered_version(folder: Path) -> bool:
         entry.name.isascii() and entry.name.isdecimal() and (entry / "model.onnx").exists()
         for entry in list_entries(folder)
     )
+
+
+def _discover_source(root: Path, source: Path, layers: Layers, name: str | None) -> tuple[ModelSpec, ...]:
+    try:
+        return _discover_directory(source, layers, name)
+    except HyperionError as error:
+        if source == root:
+            raise
+        # In a repository of many, the message must say which model it is about.
+        raise type(error)(f"{source.name}: {error.message}") from error
 
 
 def _discover_directory(folder: Path, layers: Layers, name: str | None) -> tuple[ModelSpec, ...]:
@@ -141,10 +151,9 @@ def _read_lone_file(folder: Path, layers: Layers, name: str | None) -> tuple[Mod
     require_trust(files[0], known, layers.options.trust_pickle)
     if known.format == "onnx":
         find_external_files(files[0])
-    settings = {"serialization": known.serialization} if known.serialization else {}
     # Over the whole directory: what lies beside the model (weights, tokenisers, options) is part of it.
     digest = digest_of(folder)
-    return (ModelSpec(chosen, "1", known.format, str(files[0]), digest, layers.options, settings=settings),)
+    return (ModelSpec(chosen, "1", known.format, str(files[0]), digest, layers.options),)
 
 
 def _describe_file(path: Path, layers: Layers, name: str | None) -> ModelSpec:
@@ -153,8 +162,7 @@ def _describe_file(path: Path, layers: Layers, name: str | None) -> ModelSpec:
     require_trust(path, known, layers.options.trust_pickle)
     external = find_external_files(path) if known.format == "onnx" else ()
     digest = digest_of_files(path.parent, (path.name, *external)) if external else digest_of(path)
-    settings = {"serialization": known.serialization} if known.serialization else {}
-    return ModelSpec(chosen, "1", known.format, str(path), digest, layers.options, settings=settings)
+    return ModelSpec(chosen, "1", known.format, str(path), digest, layers.options)
 
 
 def _read_options(folder: Path, layers: Layers, name: str | None) -> tuple[str, Layers]:

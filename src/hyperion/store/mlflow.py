@@ -69,7 +69,7 @@ def _choose(folder: Path, flavors: dict[str, Any], declared: Any, trusted: bool)
         if kind in flavors:
             flavor = _mapping(flavors[kind], f"flavors.{kind}")
             if kind == "sklearn" and "python_function" in flavors and (flavor.get("code") or needs_frame(declared)):
-                # Own modules beside the model, or columns of text: MLflow imports the one and makes frames of the other.
+                # Modules beside the model, or columns of text: MLflow imports the one and makes frames of the other.
                 break
             return read(folder, flavor, flavors, trusted)
     if "python_function" not in flavors:
@@ -79,8 +79,8 @@ def _choose(folder: Path, flavors: dict[str, Any], declared: Any, trusted: bool)
         )
     if not trusted:
         raise ModelRefused(
-            f"{FILE}: flavors: of {', '.join(map(str, list(flavors)[:8]))} only python_function fits, and loading it "
-            "runs whatever code lies in the directory. If you trust who made it, start with --trust-pickle"
+            f"{FILE}: flavors ({', '.join(map(str, list(flavors)[:8]))}): only MLflow's own python_function fits, and "
+            "loading it runs whatever code lies in the directory. If you trust who made it, start with --trust-pickle"
         )
     return Flavor("mlflow-pyfunc", folder)
 

@@ -1,7 +1,8 @@
 """The signature in an MLmodel: tensors, or the columns of a data frame, as JSON texts in YAML.
 
 Called by `mlflow`. Names follow MLServer's MLflow runtime, so that its clients find them: a column is an input of its
-own, a tensor without a name is `input-0`.
+own, a tensor without a name is `input-0`. A column that may be left out (`"required": false`, which MLflow also notes
+for columns with gaps) must be sent; a request without it is refused by name.
 """
 
 from typing import Any
@@ -50,13 +51,10 @@ def read_signature(declared: Any) -> Signature | None:
             'MLmodel: field "signature.params" asks for parameters with each request, which Hyperion does not do; '
             "log the model without them"
         )
-    return Signature(
-        tuple(_read_tensor(item, "input", index) for index, item in enumerate(inputs)),
-        tuple(
-            _read_tensor(item, "output", index)
-            for index, item in enumerate(_decode(declared.get("outputs"), "outputs"))
-        ),
-    )
+    outputs = _decode(declared.get("outputs"), "outputs")
+    taken = tuple(_read_tensor(item, "input", index) for index, item in enumerate(inputs))
+    given = tuple(_read_tensor(item, "output", index) for index, item in enumerate(outputs))
+    return Signature(taken, given, batched=all(spec.shape[:1] == (-1,) for spec in (*taken, *given)))
 
 
 def needs_frame(declared: Any) -> bool:

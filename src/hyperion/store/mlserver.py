@@ -1,7 +1,7 @@
 """Read one model of an MLServer repository: `model-settings.json`, and what counts of a `settings.json` beside it.
 
-Called by `discover`. MLServer's own runtimes are classes in Python; the models of four of them are served by our loaders.
-Fields that describe (`platform`, `versions`, `outputs`) change nothing; what asks for something else is refused by name.
+Called by `discover`. MLServer's runtimes are Python classes; the models of four of them are served by our loaders.
+Fields that describe (`platform`, `versions`, `outputs`) change nothing; what asks for something else is refused.
 """
 
 import re
@@ -71,8 +71,7 @@ def read_mlserver_model(folder: Path, layers: Layers, name: str | None) -> Model
     if not isinstance(parameters, dict):
         raise ModelRefused(f"{FILE}: parameters: expected an object")
     _check_fields(parameters, "parameters.", _PARAMETERS_READ, _PARAMETERS_HARMLESS)
-    if parameters.get("content_type") not in (None, "np"):
-        raise _refuse("parameters.content_type", repr(parameters["content_type"])[:80], "send plain tensors, or use np")
+    _check_content_type(parameters.get("content_type"), settings.get("inputs"))
     runtime = _find_runtime(settings.get("implementation"))
     layers = layers.put(_read_options(settings, folder), FILE, ModelRefused)
     from_file, layers = read_hyperion_yaml(folder, layers)
@@ -99,6 +98,14 @@ def read_mlserver_model(folder: Path, layers: Layers, name: str | None) -> Model
         options=layers.options,
         signature=_read_signature(settings.get("inputs")),
     )
+
+
+def _check_content_type(content: Any, inputs: Any) -> None:
+    """Tensors as they are (`np`), or a frame whose columns are the declared inputs (`pd`): both are what we do."""
+    if content == "pd" and not inputs:
+        raise ModelRefused(f'{FILE}: parameters.content_type: "pd" needs the columns; declare each of them in inputs')
+    if content not in (None, "np", "pd"):
+        raise _refuse("parameters.content_type", f"{content!r:.80}", "send plain tensors, or use np or pd")
 
 
 def _read_object(path: Path) -> dict[str, Any]:
@@ -192,12 +199,9 @@ def _find_target(folder: Path, uri: Any, runtime: Runtime) -> Path:
         return target
     for known in runtime.well_known:
         if (target / known).is_file():
-            return resolve_inside(
-                folder, str((target / known).relative_to(folder.resolve())), f"{FILE}: parameters.uri"
-            )
-    raise ModelRefused(
-        f"{FILE}: parameters.uri: expected a model file, or a folder with {' or '.join(runtime.well_known)}"
-    )
+            return resolve_inside(folder, f"{uri or '.'}/{known}", f"{FILE}: parameters.uri")
+    known_names = " or ".join(runtime.well_known)
+    raise ModelRefused(f"{FILE}: parameters.uri: expected a model file, or a folder with {known_names} in it")
 
 
 def _check_file(path: Path, loader: str, trusted: bool) -> None:
@@ -231,10 +235,9 @@ def _read_signature(inputs: Any) -> Signature | None:
             raise ModelRefused(f"{where}.shape: expected a list of 1 to 8 sizes")
         if not all(type(size) is int and size >= -1 for size in shape):
             raise ModelRefused(f"{where}.shape: expected whole numbers, -1 for any")
-        content = (
-            (item.get("parameters") or {}).get("content_type") if isinstance(item.get("parameters"), dict) else None
-        )
-        if content not in (None, "np", "str") or (content == "str" and item["datatype"] != "BYTES"):
+        parameters = item.get("parameters")
+        content = parameters.get("content_type") if isinstance(parameters, dict) else None
+        if content not in (None, "np", "pd") and (content, item["datatype"]) != ("str", "BYTES"):
             raise _refuse(f"inputs[{index}].parameters.content_type", f"{content!r:.40}", "send plain tensors")
         specs.append(TensorSpec(item["name"], item["datatype"], (-1, *shape[1:])))
     return Signature(tuple(specs), ())
