@@ -39,7 +39,7 @@ from hyperion.wire.tensor import check_tensor_data, split_rows
 class Batch:
     """Calls that were sent as one frame."""
 
-    __slots__ = ("calls", "formed_ns", "id", "rows", "sent_ns", "slot", "stream", "suspects")
+    __slots__ = ("back_ns", "calls", "formed_ns", "id", "rows", "sent_ns", "slot", "stream", "suspects")
 
     def __init__(self, calls: list[PendingCall], rows: int, suspects: bool, formed_ns: int) -> None:
         self.calls = calls
@@ -48,6 +48,7 @@ class Batch:
         self.stream = calls[0].stream
         self.formed_ns = formed_ns
         self.sent_ns = 0
+        self.back_ns = 0
         self.id = 0
         self.slot = -1
 
@@ -190,6 +191,7 @@ class ReplicaLink(asyncio.Protocol):
             batch = self._held.get(frame.id)
             if batch is None or not batch.stream:
                 raise FrameError(f"part for stream {frame.id}, which it does not hold")
+            batch.back_ns = time.monotonic_ns()
             pending = batch.calls[0]
             if not pending.done:
                 outputs = own(read_tensors(frame.header.tensors, frame.data, self._ring.view))
@@ -205,6 +207,7 @@ class ReplicaLink(asyncio.Protocol):
         """One outcome per caller of the batch."""
         result: Result = frame.header
         self.memory_bytes = result.memory_bytes or self.memory_bytes
+        batch.back_ns = time.monotonic_ns()
         calls = batch.calls
         if result.failures:
             failures = {failure.index: failure for failure in result.failures}

@@ -7,6 +7,7 @@ headers. This file adds the limits that llhttp does not have. Made by `gateway/p
 
 import asyncio
 import contextlib
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from email.utils import formatdate
 from typing import Final, cast
 
 import httptools
+from msgspec import Struct
 
 from hyperion.gateway.http_exchange import Exchange
 from hyperion.schema.config import GatewayConfig
@@ -35,6 +37,8 @@ FEED_BYTES: Final = 64 << 10
 MAX_BUFFERED_BYTES: Final = 2 << 30  # bodies that are still arriving, over all connections
 LINGER_S: Final = 2.0
 PROGRESS_BYTES: Final = 64 << 10  # a body that gains this much within the timeout is not slow
+MAX_LENGTH_DIGITS: Final = 12
+UNUSUAL: Final = frozenset((b"connection", b"expect", b"upgrade", b"transfer-encoding"))
 ONCE: Final = frozenset((b"host", b"inference-header-content-length", b"authorization", b"content-encoding"))
 
 
@@ -57,6 +61,7 @@ class HttpEdge:
         self.draining = False
         self.buffered_bytes = 0
         self.date = b""
+        self.now_s = 0.0
         self.tick(time.monotonic())
 
     def make_connection(self) -> "HttpConnection":
@@ -64,7 +69,8 @@ class HttpEdge:
         return HttpConnection(self)
 
     def tick(self, now_s: float) -> None:
-        """Once a second: the date header, and connections that take too long."""
+        """Once a second: the clock that is good enough for timeouts, the date header, connections that take too long."""
+        self.now_s = now_s
         self.date = formatdate(usegmt=True).encode()
         for connection in tuple(self.connections):
             connection.look_at_time(now_s)
@@ -74,6 +80,34 @@ class HttpEdge:
         self.draining = True
         for connection in tuple(self.connections):
             connection.close_if_idle()
+
+
+class KnownHead(Struct, frozen=True, gc=False):
+    """A request head that llhttp accepted, cut around the digits of its content-length."""
+
+    before: bytes
+    after: bytes
+    method: bytes
+    path: bytes
+    headers: dict[bytes, bytes]
+    request_id: str
+
+
+def learn_head(data: bytes, method: bytes, path: bytes, headers: dict[bytes, bytes]) -> KnownHead | None:
+    """The head of a request that came whole in `data` and alone, or None where it is not of the usual kind."""
+    length = headers.get(b"content-length")
+    end = data.find(b"\r\n\r\n") + 4
+    if length is None or end < 4 or len(data) - end != int(length) or not UNUSUAL.isdisjoint(headers):
+        return None
+    found = re.search(rb"\r\ncontent-length:[ \t]*", data[:end], re.IGNORECASE)
+    if found is None:
+        return None
+    start = found.end()
+    after = data[start + len(length) : end]
+    if not after.startswith(b"\r\n"):
+        return None
+    given = headers.get(b"x-request-id")
+    return KnownHead(data[:start], after, method, path, headers, clean_id(given) if given else "")
 
 
 class HttpConnection(asyncio.Protocol):
@@ -90,6 +124,7 @@ class HttpConnection(asyncio.Protocol):
         "_head_bytes",
         "_headers",
         "_in_head",
+        "_known_head",
         "_lingering",
         "_parser",
         "_progress_bytes",
@@ -100,12 +135,10 @@ class HttpConnection(asyncio.Protocol):
         "_url_parts",
         "_writable",
         "edge",
-        "http_11",
     )
 
     def __init__(self, edge: HttpEdge) -> None:
         self.edge = edge
-        self.http_11 = True
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._exchanges: deque[Exchange] = deque()
@@ -119,11 +152,12 @@ class HttpConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._in_head = False
         self._exchange: Exchange | None = None
+        self._known_head: KnownHead | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._chunks = 0
         self._progress_bytes = 0
-        self._expected_s = time.monotonic() + edge.config.idle_timeout_s
+        self._expected_s = edge.now_s + edge.config.idle_timeout_s
 
     # --- transport ---
 
@@ -164,6 +198,11 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    @property
+    def http_11(self) -> bool:
+        """Whether the newest request is HTTP/1.1 and not 1.0."""
+        return bool(self._parser.get_http_version() == "1.1")
+
     # --- bytes in ---
 
     def data_received(self, data: bytes) -> None:
@@ -182,6 +221,9 @@ class HttpConnection(asyncio.Protocol):
 
     def _feed(self, data: bytes) -> None:
         if self._closing:
+            return
+        between = not self._in_head and self._exchange is None
+        if between and self._known_head is not None and self._serve_known(self._known_head, data):
             return
         try:
             self._parser.feed_data(data)
@@ -204,8 +246,32 @@ class HttpConnection(asyncio.Protocol):
             if self._head_bytes > 2 * MAX_HEAD_BYTES:
                 self._stop(HeadersTooLarge(f"the request's head is over the limit of {MAX_HEAD_BYTES} bytes"))
                 return
+        elif between and self._exchange is None:
+            self._known_head = learn_head(data, self._parser.get_method(), self._url, self._headers)
         if len(self._exchanges) >= MAX_PIPELINED:
             self._read_or_pause()
+
+    def _serve_known(self, known: "KnownHead", data: bytes) -> bool:
+        """Serves `data` if it is one whole request whose head differs from an earlier one of this connection in its length only:
+        what llhttp said of that head holds for this one. Spares the usual keep-alive client a third of the parsing."""
+        if not data.startswith(known.before):
+            return False
+        start = len(known.before)
+        stop = data.find(b"\r", start, start + MAX_LENGTH_DIGITS)
+        length = data[start:stop]
+        if stop < 0 or not length.isdigit() or not data.startswith(known.after, stop):
+            return False
+        body_start = stop + len(known.after)
+        if len(data) - body_start != int(length) or self.edge.draining:
+            return False
+        exchange = Exchange(self, known.method, known.path, known.headers)
+        exchange.request_id = known.request_id or self.edge.new_request_id()
+        exchange.body = data[body_start:]
+        self._exchanges.append(exchange)
+        self.edge.serve(exchange)
+        if len(self._exchanges) >= MAX_PIPELINED:
+            self._read_or_pause()
+        return True
 
     def _read_or_pause(self) -> None:
         """Reads only while the client takes its answers and not too many of its requests are open."""
@@ -228,7 +294,7 @@ class HttpConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._in_head = True
         self._chunks = 0
-        self._expected_s = time.monotonic() + self.edge.config.header_timeout_s
+        self._expected_s = self.edge.now_s + self.edge.config.header_timeout_s
 
     def on_url(self, url: bytes) -> None:
         self._url = self._url + url if self._url else url
@@ -253,14 +319,13 @@ class HttpConnection(asyncio.Protocol):
         self._in_head = False
         headers = self._headers
         parser = self._parser
-        self.http_11 = parser.get_http_version() == "1.1"
         exchange = Exchange(self, parser.get_method(), self._url, headers)
         exchange.keep_alive = parser.should_keep_alive() and not self.edge.draining
         given = headers.get(b"x-request-id")
         exchange.request_id = (given and clean_id(given)) or self.edge.new_request_id()
         self._exchange = exchange
         self._body_bytes = self._progress_bytes = 0
-        self._expected_s = time.monotonic() + self.edge.config.body_timeout_s
+        self._expected_s = self.edge.now_s + self.edge.config.body_timeout_s
         if b"host" not in headers and self.http_11:
             raise MalformedRequest('header "host" is missing; HTTP/1.1 requires it')
         coding = headers.get(b"transfer-encoding")
@@ -287,7 +352,7 @@ class HttpConnection(asyncio.Protocol):
             raise Overloaded("too many bytes of unfinished requests are held", retry_after_s=1.0)
         if self._body_bytes - self._progress_bytes >= PROGRESS_BYTES:
             self._progress_bytes = self._body_bytes
-            self._expected_s = time.monotonic() + self.edge.config.body_timeout_s
+            self._expected_s = self.edge.now_s + self.edge.config.body_timeout_s
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
@@ -334,7 +399,7 @@ class HttpConnection(asyncio.Protocol):
                 self._write(b"".join(exchanges[0].out))
                 exchanges[0].out = []
         else:
-            self._expected_s = time.monotonic() + self.edge.config.idle_timeout_s
+            self._expected_s = self.edge.now_s + self.edge.config.idle_timeout_s
         if not self._reading:
             self._read_or_pause()
 
@@ -378,7 +443,7 @@ class HttpConnection(asyncio.Protocol):
         if transport is None:
             return
         if self._lingering and transport.can_write_eof():
-            self._expected_s = time.monotonic() + LINGER_S
+            self._expected_s = self.edge.now_s + LINGER_S
             transport.write_eof()
         else:
             transport.close()

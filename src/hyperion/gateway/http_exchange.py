@@ -31,6 +31,7 @@ class Exchange:
 
     __slots__ = (
         "body",
+        "chunked",
         "connection",
         "encode",
         "encode_event",
@@ -61,6 +62,7 @@ class Exchange:
         self.format: AnswerFormat | None = None
         self.encode: Encode | None = None
         self.encode_event: Encode | None = None
+        self.chunked = False  # of a stream: whether its end can be told without closing the connection
         self.pending: PendingCall | None = None
         self.out: list[bytes] | None = None  # None: nothing yet; bytes that wait for their turn
         self.started = False
@@ -134,7 +136,6 @@ class Exchange:
     def _stream(self, event: bytes, answer: InferenceAnswer) -> None:
         if not self.started:
             self.started = True
-            chunked = self.connection.http_11
             head = (
                 b"HTTP/1.1 200 OK\r\ndate: %b\r\nx-request-id: %b\r\ncontent-type: text/event-stream\r\n"
                 b"cache-control: no-store\r\nx-hyperion-model-version: %b\r\nx-hyperion-model-digest: %b\r\n"
@@ -146,9 +147,9 @@ class Exchange:
                 answer.digest.encode(),
                 answer.served_by.encode(),
             )
-            if chunked:
+            if self.chunked:
                 head += b"transfer-encoding: chunked\r\n"
-            if not chunked or not self.keep_alive:
+            if not self.chunked or not self.keep_alive:
                 self.keep_alive = False
                 head += b"connection: close\r\n"
             self.connection.write_part(self, head + b"\r\n")
@@ -160,14 +161,14 @@ class Exchange:
             self.connection.abort("it does not read its stream")
 
     def _write_event(self, event: bytes) -> None:
-        if self.connection.http_11:
+        if self.chunked:
             event = b"%x\r\n%b\r\n" % (len(event), event)
         self.connection.write_part(self, event)
 
     def _end_stream(self, event: bytes) -> None:
         if event:
             self._write_event(event)
-        self.connection.finish(self, b"0\r\n\r\n" if self.connection.http_11 else b"")
+        self.connection.finish(self, b"0\r\n\r\n" if self.chunked else b"")
 
 
 _heads: dict[tuple[str, str, str], bytes] = {}

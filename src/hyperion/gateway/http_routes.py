@@ -16,6 +16,7 @@ from hyperion.gateway.http_exchange import JSON, Exchange
 from hyperion.gateway.http_targets import Target, parse_path
 from hyperion.gateway.inflate import inflate
 from hyperion.gateway.pipeline import Pipeline
+from hyperion.gateway.pool import VersionPool
 from hyperion.schema.call import InferenceCall
 from hyperion.schema.errors import HyperionError, InternalError, MalformedRequest, MethodNotAllowed, UnknownModel
 from hyperion.telemetry.logs import EventLog
@@ -118,7 +119,7 @@ class HttpRoutes:
     # --- inference ---
 
     def _infer(self, exchange: Exchange, target: Target) -> None:
-        self._pipeline.find(target.model, target.version)
+        pool = self._pipeline.find(target.model, target.version)
         length = exchange.headers.get(b"inference-header-content-length")
         call, exchange.format = decode_infer(
             target.model,
@@ -127,34 +128,35 @@ class HttpRoutes:
             None if length is None else _number(length, "inference-header-content-length", len(exchange.body)),
             self._limits,
         )
-        self._submit(exchange, call)
+        self._submit(exchange, pool, call)
 
     def _predict(self, exchange: Exchange, target: Target) -> None:
-        served = self._pipeline.find(target.model, target.version).served
+        pool = self._pipeline.find(target.model, target.version)
         exchange.encode = encode_predict
-        self._submit(exchange, decode_predict(target.model, "", exchange.body, served.signature, self._limits))
+        self._submit(exchange, pool, decode_predict(target.model, "", exchange.body, pool.served.signature, self._limits))
 
     def _generate(self, exchange: Exchange, target: Target) -> None:
-        served = self._pipeline.find(target.model, target.version).served
+        pool = self._pipeline.find(target.model, target.version)
         exchange.encode = encode_generate
-        call = decode_generate(target.model, target.version, exchange.body, served.signature, self._limits)
-        self._submit(exchange, call)
+        call = decode_generate(target.model, target.version, exchange.body, pool.served.signature, self._limits)
+        self._submit(exchange, pool, call)
 
     def _generate_stream(self, exchange: Exchange, target: Target) -> None:
-        served = self._pipeline.find(target.model, target.version).served
+        pool = self._pipeline.find(target.model, target.version)
+        exchange.chunked = exchange.connection.http_11
         # A model that does not stream answers with a stream of one.
         exchange.encode_event = lambda answer: encode_event(encode_generate(answer)) if answer.outputs else b""
-        call = decode_generate(target.model, target.version, exchange.body, served.signature, self._limits)
-        self._submit(exchange, call, stream=served.signature.streams)
+        call = decode_generate(target.model, target.version, exchange.body, pool.served.signature, self._limits)
+        self._submit(exchange, pool, call, stream=pool.served.signature.streams)
 
     def _invocations(self, exchange: Exchange, target: Target) -> None:
         model = self._only_model()
         exchange.model = model
-        served = self._pipeline.find(model, "").served
+        pool = self._pipeline.find(model, "")
         exchange.encode = encode_predict
         media = exchange.headers.get(b"content-type", b"").decode("latin-1")
-        call = decode_invocations(model, "", exchange.body, media, served.signature, self._limits)
-        self._submit(exchange, call)
+        call = decode_invocations(model, "", exchange.body, media, pool.served.signature, self._limits)
+        self._submit(exchange, pool, call)
 
     def _only_model(self) -> str:
         models = self._pipeline.models()
@@ -164,13 +166,14 @@ class HttpRoutes:
             )  # fmt: skip
         return models[0]
 
-    def _submit(self, exchange: Exchange, call: InferenceCall, stream: bool = False) -> None:
+    def _submit(self, exchange: Exchange, pool: VersionPool, call: InferenceCall, stream: bool = False) -> None:
         headers = exchange.headers
         timeout = headers.get(b"x-request-timeout-ms")
         priority = headers.get(b"x-hyperion-priority")
         exchange.pending = self._pipeline.submit(
             call,
             exchange,
+            pool=pool,
             protocol=PROTOCOL,
             request_id=exchange.request_id,
             received_ns=exchange.received_ns,

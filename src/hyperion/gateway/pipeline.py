@@ -74,9 +74,11 @@ class Pipeline:
         stream: bool = False,
         timeout_ns: int = 0,
         priority: int | None = None,
+        pool: VersionPool | None = None,
     ) -> PendingCall:
         """Takes one decoded call. Never raises: a refusal goes to `reply.fail`, maybe before this returns.
 
+        `pool` is what `find` gave, where the edge asked already.
         `timeout_ns` and `priority` are the transport's (header, gRPC deadline); the shorter timeout of transport, call
         and endpoint holds.
         """
@@ -86,11 +88,12 @@ class Pipeline:
             )
         pending = PendingCall(call, reply, protocol, request_id, received_ns, 0, 0, 0, stream)
         try:
-            pool = self.find(call.model, call.version)
+            if pool is None:
+                pool = self.find(call.model, call.version)
             self._admit(pool, pending, timeout_ns)
         except HyperionError as error:
             pending.done = True
-            self._finished(pending, error, 0, 0)
+            self.finished(pending, error, 0, 0, time.monotonic_ns())
             reply.fail(error)
             return pending
         pool.enqueue(pending)
@@ -120,12 +123,13 @@ class Pipeline:
         if call.timeout_ns and call.timeout_ns < budget_ns:
             budget_ns = call.timeout_ns
         pending.deadline_ns = pending.received_ns + budget_ns
-        state = pool.queue_state()
-        reason = refusal(state, pool.curve, budget_ns)
-        if pending.stream and pool.streams >= MAX_STREAMS * max(state.replicas, 1):
-            reason = f"{pool.streams} streams are open"
-        if reason:
-            raise self._refuse(pool, reason)
+        if pending.stream or pool.has_backlog:
+            state = pool.queue_state()
+            reason = refusal(state, pool.curve, budget_ns)
+            if pending.stream and pool.streams >= MAX_STREAMS * max(state.replicas, 1):
+                reason = f"{pool.streams} streams are open"
+            if reason:
+                raise self._refuse(pool, reason)
 
     def _refuse(self, pool: VersionPool, reason: str) -> HyperionError:
         if self.draining:
@@ -136,13 +140,12 @@ class Pipeline:
     def refused(self, protocol: str, model: str, request_id: str, received_ns: int, error: HyperionError) -> None:
         """Records a request that ended at the edge: it could not be decoded, or `find` refused it."""
         known = model if model in self._router.table.models else ""
-        self._record(known, "", protocol, request_id, received_ns, error, 0, 0, 0)
+        self._record(known, "", protocol, request_id, time.monotonic_ns() - received_ns, error, 0, 0, 0)
 
-    def finished(self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int) -> None:
+    def finished(
+        self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int, now_ns: int
+    ) -> None:
         """For the pools: one call has ended."""
-        self._finished(pending, error, queue_ns, compute_ns)
-
-    def _finished(self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int) -> None:
         call = pending.call
         route = self._router.table.models.get(call.model)
         model = call.model if route is not None else ""
@@ -152,7 +155,7 @@ class Pipeline:
             version if model else "",
             pending.protocol,
             pending.request_id,
-            pending.received_ns,
+            now_ns - pending.received_ns,
             error,
             queue_ns,
             compute_ns,
@@ -165,7 +168,7 @@ class Pipeline:
         version: str,
         protocol: str,
         request_id: str,
-        received_ns: int,
+        total_ns: int,
         error: HyperionError | None,
         queue_ns: int,
         compute_ns: int,
@@ -174,7 +177,6 @@ class Pipeline:
         """The only place where a finished request becomes metrics and a log line."""
         code = error.code if error is not None else OK
         status = self._statuses[protocol][code]
-        total_ns = time.monotonic_ns() - received_ns
         message = error.message if error is not None else ""
         record = RequestRecord(
             request_id, model, version, protocol, status, total_ns, queue_ns, compute_ns, rows, message

@@ -20,7 +20,7 @@ from hyperion.policy.batching import BatchLimits, hold_ns
 from hyperion.policy.crash import plan_after_crash
 from hyperion.policy.latency import LatencyCurve, fit_prior, observe
 from hyperion.schema.call import InferenceAnswer, Tensor
-from hyperion.schema.errors import DeadlineExceeded, HyperionError, PoisonRequest, RunnerLost
+from hyperion.schema.errors import ClientGone, DeadlineExceeded, HyperionError, PoisonRequest, RunnerLost
 from hyperion.schema.snapshot import Replica, ServedVersion
 from hyperion.telemetry.logs import EventLog
 from hyperion.telemetry.metrics import Metrics
@@ -30,11 +30,11 @@ GREETING: Final = b"HYPERION"
 RECONNECT_S: Final = (0.01, 0.02, 0.05, 0.1, 0.25)
 MAX_STREAMS: Final = 256  # per replica; each one is a generator that the runner holds
 
-Finished = Callable[[PendingCall, HyperionError | None, int, int], None]
+Finished = Callable[[PendingCall, HyperionError | None, int, int, int], None]
 
 
 class VersionPool:
-    """`finished(pending, error, queue_ns, compute_ns)` is called once for every call that was put in."""
+    """`finished(pending, error, queue_ns, compute_ns, now_ns)` is called once for every call that was put in."""
 
     def __init__(
         self,
@@ -90,6 +90,11 @@ class VersionPool:
         return self._queue.rows >= self._queue_rows
 
     @property
+    def has_backlog(self) -> bool:
+        """Whether more waits than the next batch will take, so that a newcomer's wait is worth a prediction."""
+        return self._queue.rows >= self._limits.max_rows
+
+    @property
     def retired(self) -> bool:
         return self._retired
 
@@ -105,7 +110,7 @@ class VersionPool:
 
     def _cancel(self, pending: PendingCall) -> None:
         """The caller left. In the queue the call is passed over; a batch goes on without it; a stream is told to stop."""
-        self._end(pending, None, 0, 0, cancelled=True)
+        self._end(pending, ClientGone("the caller left before the answer"), 0, 0, time.monotonic_ns())
         if pending.stream:
             for link in self._links.values():
                 link.cancel_stream(pending)
@@ -206,7 +211,7 @@ class VersionPool:
             "model",
             final,
             queue_ns,
-            max(0, time.monotonic_ns() - batch.formed_ns - result.compute_ns),
+            max(0, batch.back_ns - batch.formed_ns - result.compute_ns),
             result.compute_ns,
         )
         try:
@@ -220,7 +225,7 @@ class VersionPool:
             self._fail(pending, internal_error(pending.request_id), batch)
             return
         if final:
-            self._end(pending, None, queue_ns, result.compute_ns)
+            self._end(pending, None, queue_ns, result.compute_ns, batch.back_ns)
 
     def failed(self, pending: PendingCall, error: HyperionError, batch: Batch, detail: str) -> None:
         self._log.write("error", "model raised", request_id=pending.request_id, endpoint=self.model, error=detail)
@@ -239,18 +244,16 @@ class VersionPool:
         if pending.done:
             return
         queue_ns = batch.formed_ns - pending.received_ns if batch else 0
-        self._end(pending, error, queue_ns, 0)
+        self._end(pending, error, queue_ns, 0, time.monotonic_ns())
         pending.reply.fail(error)
 
     def _end(
-        self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int, cancelled: bool = False
+        self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int, now_ns: int
     ) -> None:
         pending.done = True
-        pending.on_cancel = None
         if pending.stream:
             self.streams -= 1
-        if not cancelled:
-            self._finished(pending, error, queue_ns, compute_ns)
+        self._finished(pending, error, queue_ns, compute_ns, now_ns)
 
     def _expire(self, pending: PendingCall, where: str) -> None:
         budget_ms = (pending.deadline_ns - pending.received_ns) / 1e6

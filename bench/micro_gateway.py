@@ -1,0 +1,100 @@
+"""Where a request's microseconds go in the gateway, without the kernel: `python bench/micro_gateway.py`.
+
+Feeds the bytes of C small JSON requests, one per connection, through the real edge, pipeline, pool and dispatch, whose sockets
+are replaced by in-memory transports, answers each batch with a prepared result frame, and prints the best microseconds
+per request. Best-of-many is what the code costs; the rest is the machine's noise.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+from hyperion.gateway.http import HttpEdge
+from hyperion.gateway.http_routes import HttpRoutes
+from hyperion.gateway.http_status import CODES
+from hyperion.gateway.pipeline import Pipeline
+from hyperion.gateway.pool import VersionPool
+from hyperion.gateway.dispatch import ReplicaLink
+from hyperion.gateway.ring import Ring
+from hyperion.gateway.route import ModelRoute, Router, RouteTable
+from hyperion.schema.config import GatewayConfig
+from hyperion.schema.model import ModelOptions, Signature, TensorSpec
+from hyperion.schema.snapshot import ServedVersion
+from hyperion.telemetry.logs import EventLog
+from hyperion.telemetry.metrics import Metrics
+from hyperion.wire.frame import HELLO, RESULT, FrameReader, Hello, Result, TensorHead, encode_frame
+from hyperion.wire.limits import WireLimits
+
+VALUES = [round(0.1 * n - 1, 4) for n in range(20)]
+BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 20], "datatype": "FP32", "data": VALUES}]}).encode()
+REQUEST = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)  # noqa: E501
+
+
+class MemoryTransport:
+    """Takes what is written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def __getattr__(self, _name: str) -> Any:
+        return lambda *_: False
+
+
+async def measure(connections: int, rounds: int) -> float:
+    """Best seconds per request."""
+    metrics, log = Metrics(), EventLog("bench")
+    router = Router(lambda *_: None, log)  # type: ignore[arg-type, return-value]
+    pipeline = Pipeline(router, {"http": CODES}, None, metrics, log, "abc-")  # type: ignore[arg-type]
+    signature = Signature((TensorSpec("x", "FP32", (-1, 20)),), (TensorSpec("y", "FP32", (-1, 10)),))
+    served = ServedVersion("1", "sha256:" + "0" * 64, 1, "onnx", signature, ModelOptions(), ())
+    pool = VersionPool("m", served, 4096, 1 << 20, pipeline.finished, metrics, log)
+    router.table = RouteTable(1, {"m": ModelRoute(pool, {"1": pool})})
+    edge = HttpEdge(
+        GatewayConfig("", ""), (routes := HttpRoutes(pipeline, WireLimits(), None, log)).serve,  # type: ignore[arg-type]
+        pipeline.new_request_id, routes.record_refusal,
+    )  # fmt: skip
+    runner = MemoryTransport()
+    link = ReplicaLink("r", Ring(1 << 20), pool, asyncio.get_running_loop().create_future())
+    link.connection_made(runner)  # type: ignore[arg-type]
+    pool._links["r"] = link
+    hello = Hello(1, "r", "m", "1", "", "onnx", signature, 64, {1: 0.0001}, 1, 1)
+    link.data_received(encode_frame(HELLO, 0, hello))
+    clients = []
+    for _ in range(connections):
+        connection = edge.make_connection()
+        transport = MemoryTransport()
+        connection.connection_made(transport)  # type: ignore[arg-type]
+        clients.append((connection, transport))
+    best = float("inf")
+    for _ in range(rounds):
+        started = time.perf_counter()
+        for connection, _transport in clients:
+            connection.data_received(REQUEST)
+        await asyncio.sleep(0)
+        while runner.written:
+            for frame in FrameReader().feed(runner.written.pop()):
+                rows = sum(frame.header.rows)
+                head = TensorHead("y", "FP32", (rows, 10), rows * 40)
+                link.data_received(encode_frame(RESULT, frame.id, Result((head,), (), 50_000, 1), [bytes(rows * 40)]))
+            await asyncio.sleep(0)
+        best = min(best, time.perf_counter() - started)
+        for _connection, transport in clients:
+            assert len(transport.written) == 1, transport.written
+            transport.written.clear()
+    return best / connections
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    for count in ((1, 32, 64) if len(sys.argv) < 3 else (int(sys.argv[2]),)):
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
+            print(f"{count:4d} connections: {loop.run(measure(count, 3000 if len(sys.argv) < 2 else int(sys.argv[1]))) * 1e6:6.2f} µs/request")  # noqa: E501
