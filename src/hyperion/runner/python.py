@@ -12,16 +12,22 @@ from types import ModuleType
 from typing import Any
 
 from hyperion.runner.model import Arrays
-from hyperion.runner.signature import ANY, count_rows, fit_outputs, is_batched, select_outputs, settle_signature
+from hyperion.runner.signature import (
+    ANY,
+    count_rows,
+    fit_outputs,
+    is_batched,
+    read_tensors,
+    select_outputs,
+    settle_signature,
+)
 from hyperion.schema.errors import ModelRefused, Unsupported
-from hyperion.schema.model import ModelSpec, Signature, TensorSpec
-from hyperion.wire.tensor import DATATYPES
+from hyperion.schema.model import ModelSpec, Signature
 
 FILE_NAME = "model.py"
 CLASS_NAME = "Model"
 # The directory becomes a package of this name, so that `from .tokenizer import …` works in model.py.
 PACKAGE = "hyperion_model"
-_EXAMPLE = '{"x": ("FP32", [-1, 4])}'
 
 
 class PythonModel:
@@ -84,32 +90,10 @@ def read_signature(model: str, kind: type) -> Signature:
     """The signature that the class declares in `inputs` and `outputs`; ModelRefused says what is wrong with it."""
     if not callable(getattr(kind, "predict", None)):
         raise ModelRefused(f"{model}: class {CLASS_NAME} has no method predict(inputs)")
-    inputs = _read_side(model, kind, "inputs")
-    outputs = _read_side(model, kind, "outputs")
+    where = f"{model}: class {CLASS_NAME}"
+    inputs = read_tensors(where, "inputs", getattr(kind, "inputs", None))
+    outputs = read_tensors(where, "outputs", getattr(kind, "outputs", None))
     return Signature(inputs, outputs, is_batched(inputs, outputs), callable(getattr(kind, "stream", None)))
-
-
-def _read_side(model: str, kind: type, side: str) -> tuple[TensorSpec, ...]:
-    declared = getattr(kind, side, None)
-    if not isinstance(declared, dict) or not declared:
-        raise ModelRefused(f"{model}: class {CLASS_NAME} needs {side}, a dict such as {_EXAMPLE}")
-    return tuple(_read_tensor(model, side, name, value) for name, value in declared.items())
-
-
-def _read_tensor(model: str, side: str, name: Any, value: Any) -> TensorSpec:
-    where = f"{model}: {side}[{name!r}] of class {CLASS_NAME}"
-    if not isinstance(name, str) or not name:
-        raise ModelRefused(f"{where}: the name must be a text")
-    try:
-        datatype, shape = value
-        sizes = tuple(shape)
-    except (TypeError, ValueError):
-        raise ModelRefused(f"{where}: expected (datatype, shape), such as {_EXAMPLE}, got {value!r:.80}") from None
-    if datatype not in DATATYPES:
-        raise ModelRefused(f"{where}: unknown datatype {datatype!r:.40}; expected one of {', '.join(DATATYPES)}")
-    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= ANY for size in sizes):
-        raise ModelRefused(f"{where}: expected a shape of sizes, -1 for any, got {list(sizes)!r:.80}")
-    return TensorSpec(name, datatype, sizes)
 
 
 def _import(directory: Path, path: Path) -> ModuleType:

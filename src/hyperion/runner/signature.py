@@ -15,6 +15,7 @@ from hyperion.schema.model import Signature, TensorSpec
 from hyperion.wire.tensor import DATATYPES
 
 ANY = -1
+_EXAMPLE = '{"x": ("FP32", [-1, 4])}'
 
 
 def dtype_of(datatype: str) -> np.dtype[Any]:
@@ -25,6 +26,28 @@ def dtype_of(datatype: str) -> np.dtype[Any]:
 def is_batched(inputs: Iterable[TensorSpec], outputs: Iterable[TensorSpec]) -> bool:
     """True when the first axis of every tensor may have any length, so that it can count rows."""
     return all(spec.shape[:1] == (ANY,) for spec in (*inputs, *outputs))
+
+
+def read_tensors(where: str, side: str, declared: Any) -> tuple[TensorSpec, ...]:
+    """The specs of `{name: (datatype, shape)}`; ModelRefused, which begins with `where`, says what is wrong with it."""
+    if not isinstance(declared, dict) or not declared:
+        raise ModelRefused(f"{where} needs {side}, such as {_EXAMPLE}")
+    return tuple(_read_tensor(f"{where}: {side}[{name!r:.80}]", name, value) for name, value in declared.items())
+
+
+def _read_tensor(where: str, name: Any, value: Any) -> TensorSpec:
+    if not isinstance(name, str) or not name:
+        raise ModelRefused(f"{where}: the name must be a text")
+    try:
+        datatype, shape = value
+        sizes = tuple(shape)
+    except (TypeError, ValueError):
+        raise ModelRefused(f"{where}: expected (datatype, shape), such as {_EXAMPLE}, got {value!r:.80}") from None
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        raise ModelRefused(f"{where}: unknown datatype {datatype!r:.40}; expected one of {', '.join(DATATYPES)}")
+    if not all(isinstance(size, int) and not isinstance(size, bool) and size >= ANY for size in sizes):
+        raise ModelRefused(f"{where}: expected a shape of sizes, -1 for any, got {list(sizes)!r:.80}")
+    return TensorSpec(name, datatype, sizes)
 
 
 def describe_tensor(spec: TensorSpec) -> str:
