@@ -53,6 +53,11 @@ def encode_error(message: str) -> bytes:
 
 def _encode_json(answer: InferenceAnswer) -> bytes:
     outputs = answer.outputs
+    if len(outputs) == 1:  # spelled out because it is the hot path
+        one = outputs[0]
+        template = _templates.get((answer.model, answer.version, one.name, one.datatype, one.shape))
+        if template is not None:
+            return template % encode_flat(one)
     key = (answer.model, answer.version, *[part for one in outputs for part in (one.name, one.datatype, one.shape)])
     template = _templates.get(key)
     if template is None:

@@ -25,7 +25,7 @@ from hyperion.wire.oip_answer import (
     encode_error,
 )
 from hyperion.wire.oip_binary import BinaryPart
-from hyperion.wire.oip_large import LARGE_BODY_BYTES, parse_large_request
+from hyperion.wire.oip_large import LARGE_BODY_BYTES, PLACEHOLDER, cut_data
 from hyperion.wire.oip_metadata import (
     decode_index_request,
     decode_repository_parameters,
@@ -34,7 +34,7 @@ from hyperion.wire.oip_metadata import (
     encode_server_metadata,
 )
 from hyperion.wire.parameters import Parameters, Scalar, check_parameter_count
-from hyperion.wire.tensor import DATATYPES, count_elements, datatype_of
+from hyperion.wire.tensor import DATATYPES, Datatype, count_elements, datatype_of
 
 __all__ = [
     "ALL_JSON",
@@ -99,16 +99,19 @@ def decode_infer(
         binary = BinaryPart(body, header_length)
         body = binary.json
     elif len(body) >= LARGE_BODY_BYTES:
-        large = _decode_large(model, version, bytes(body), limits)
+        large = _decode_large(model, version, body, limits)
         if large is not None:
             return large
     try:
         request: _Request = _decode_strict(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         request = _decode_again(body, limits)
-    if len(request.inputs) != 1:
-        _check_inputs(request.inputs, limits)
-    inputs = tuple([_decode_input(one, binary, limits) for one in request.inputs])
+    found = request.inputs
+    if len(found) == 1:
+        inputs: tuple[Tensor, ...] = (_decode_input(found[0], binary, limits),)
+    else:
+        _check_inputs(found, limits)
+        inputs = tuple([_decode_input(one, binary, limits) for one in found])
     if binary is not None:
         binary.check_end()
     if request.id or request.parameters or request.outputs:
@@ -129,26 +132,28 @@ def _decode_again(body: Buffer, limits: WireLimits) -> _Request:
 
 
 def _decode_large(
-    model: str, version: str, body: bytes, limits: WireLimits
+    model: str, version: str, body: Buffer, limits: WireLimits
 ) -> tuple[InferenceCall, AnswerFormat] | None:
-    """As `decode_infer` for large bodies of numbers; None for any that it cannot do."""
-    parsed = parse_large_request(body, limits)
-    if parsed is None:
+    """As `decode_infer` for large bodies of JSON; None for any that it cannot do."""
+    cut = cut_data(body)
+    if cut is None:
         return None
-    members, data = parsed
+    text, arrays = cut
     try:
-        request = msgspec.convert(members, _StrictRequest)
+        request: _Request = _decode_strict(text)
+        if [bytes(one.data) for one in request.inputs] != [PLACEHOLDER] * len(arrays):
+            return None
         _check_inputs(request.inputs, limits)
-        inputs = tuple([_decode_input(one, data[index], limits) for index, one in enumerate(request.inputs)])
+        inputs = tuple([_decode_input(one, arrays[index], limits) for index, one in enumerate(request.inputs)])
         return _finish(model, version, inputs, request, limits)
-    except (msgspec.ValidationError, HyperionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, HyperionError):
         return None
 
 
 def _decode_input(one: _Input, source: BinaryPart | bytes | None, limits: WireLimits) -> Tensor:
     """One input tensor; errors are prefixed with its name.
 
-    Its data is JSON text in the input itself, or comes from `source`: the binary part or, ready made, the data itself.
+    Its data is JSON text in the input itself or, cut out of it, in `source`, or it comes from the binary part.
     """
     name = one.name
     try:
@@ -160,21 +165,24 @@ def _decode_input(one: _Input, source: BinaryPart | bytes | None, limits: WireLi
         if one.parameters:
             size = _binary_size(one.parameters, limits)
             if size is not None:
-                if not isinstance(source, BinaryPart):
-                    raise MalformedRequest(
-                        "binary_data_size is given, but the request has no header Inference-Header-Content-Length"
-                    )
-                if one.data:
-                    raise MalformedRequest("both data and binary_data_size are given, expected one of them")
-                return Tensor(name, one.datatype, shape, source.take(datatype, shape, count, size))
-        text = bytes(one.data)
+                return Tensor(name, one.datatype, shape, _take_binary(one, source, datatype, count, size))
+        text = source if type(source) is bytes else bytes(one.data)
         if not text:
-            if isinstance(source, bytes):
-                return Tensor(name, one.datatype, shape, source)
             raise MalformedRequest("data is missing")
         return Tensor(name, one.datatype, shape, parse_data(text, datatype, shape, count, limits))
     except HyperionError as error:
         raise type(error)(f'input "{name[:64]}": {error.message}') from None
+
+
+def _take_binary(
+    one: _Input, source: BinaryPart | bytes | None, datatype: Datatype, count: int, size: int
+) -> memoryview:
+    """The data of an input that says it is binary."""
+    if not isinstance(source, BinaryPart):
+        raise MalformedRequest("binary_data_size is given, but there is no header Inference-Header-Content-Length")
+    if one.data:
+        raise MalformedRequest("both data and binary_data_size are given, expected one of them")
+    return source.take(datatype, one.shape, count, size)
 
 
 def _check_name(what: str, name: str, limits: WireLimits) -> None:
