@@ -19,6 +19,7 @@ from hyperion.store.python_model import check_python_model
 from hyperion.store.reading import list_entries
 
 MAX_MODELS = 1_000
+MAX_DEPTH = 3
 _LOOKED_FOR = (
     "a model file (.onnx, .ubj, .json of XGBoost, .txt of LightGBM, .skops, .joblib, .pkl, .pt2, .pt), model.py, "
     "config.pbtxt or a numbered folder with model.onnx (Triton), model-settings.json (MLServer), MLmodel (MLflow), "
@@ -59,30 +60,42 @@ def split_repository(path: Path) -> tuple[Path, ...]:
 
     For whoever keeps a row per model: each of these can be given to `discover` on its own.
     """
-    if not path.is_dir() or _describes_model(path):
+    if not path.is_dir() or _is_model(path):
         return (path,)
-    entries = list_entries(path)
-    if any(is_model_file(entry) for entry in entries):
-        return (path,)
-    folders = [entry for entry in entries if entry.is_dir()]
-    described = [folder for folder in folders if _describes_model(folder)]
-    if not described:
+    models = _find_models(path, MAX_DEPTH)
+    if not models:
         raise ModelRefused(f"{path.name}: nothing here that can be served; looked for {_LOOKED_FOR}")
-    strangers = [folder.name for folder in folders if folder not in described]
-    if strangers:
-        raise ModelRefused(
-            f"{path.name}: a repository of {len(described)} models, but {strangers[0]!r} in it is not one; looked "
-            f"there for {', '.join(_DESCRIPTIONS)} or a numbered folder with model.onnx. Move it out of the repository"
-        )
-    if len(described) > MAX_MODELS:
+    if len(models) > MAX_MODELS:
         raise ModelRefused(f"{path.name}: more than {MAX_MODELS} models in one repository; serve parts of it")
-    return tuple(described)
+    return tuple(models)
 
 
-def _describes_model(folder: Path) -> bool:
+def _find_models(folder: Path, depth: int) -> list[Path]:
+    """The models among the folders of `folder` and, because MLServer allows it, of theirs."""
+    models: list[Path] = []
+    strangers: list[str] = []
+    for entry in list_entries(folder):
+        # `__pycache__` appears wherever somebody ran Python.
+        if not entry.is_dir() or entry.name == "__pycache__":
+            continue
+        found = [entry] if _is_model(entry) else _find_models(entry, depth - 1) if depth > 1 else []
+        if not found:
+            strangers.append(entry.name)
+        if len(strangers) > MAX_MODELS:
+            break
+        models += found
+    if models and strangers:
+        raise ModelRefused(
+            f"{folder.name}: models lie here, but {strangers[0]!r} among them is not one; looked there for "
+            f"{', '.join(_DESCRIPTIONS)}, a model file or a numbered folder with one. Move it elsewhere"
+        )
+    return models
+
+
+def _is_model(folder: Path) -> bool:
     if any((folder / description).is_file() for description in _DESCRIPTIONS):
         return True
-    return _has_numbered_version(folder)
+    return _has_numbered_version(folder) or any(is_model_file(entry) for entry in list_entries(folder))
 
 
 def _has_numbered_version(folder: Path) -> bool:

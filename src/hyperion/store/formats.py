@@ -60,6 +60,8 @@ _ELSEWHERE: dict[str, str] = {
 _LFS = b"version https://git-lfs.github.com/spec/"
 # The tags that a serialised onnx.ModelProto can begin with: fields 1-8, 14, 20, 25, 26 with their wire types.
 _ONNX_FIRST = frozenset(b"\x08\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca\xd2")
+# UBJSON: an object whose first key's length is an integer of some width; "learner" comes soon.
+_XGBOOST_UBJ = re.compile(rb"\{[iUIlL].{0,4096}?learner", re.DOTALL)
 _XGBOOST_JSON = re.compile(rb'\s*\{\s*("version"\s*:\s*\[[0-9,\s]*\]\s*,\s*)?"learner"\s*:')
 
 
@@ -132,7 +134,7 @@ def _is_zip(_path: Path, head: bytes) -> bool:
 _CHECKS: dict[str, tuple[Callable[[Path, bytes], bool], str]] = {
     "onnx": (lambda _, head: head[0] in _ONNX_FIRST, "not an ONNX model: it does not begin like one"),
     "xgboost": (
-        lambda path, head: _is_xgboost_json(path, head) or (head.startswith(b"{") and b"learner" in head),
+        lambda path, head: _XGBOOST_UBJ.match(head) is not None or _is_xgboost_json(path, head),
         'not an XGBoost model: expected what save_model(...) writes, with "learner" in it',
     ),
     "lightgbm": (

@@ -166,21 +166,30 @@ def _number(settings: dict[str, Any], field: str, file: str = FILE) -> float:
 
 
 def _read_server_workers(folder: Path) -> float:
-    """`parallel_workers` of the server's settings, beside the model or in the repository above; 0 when not given.
+    """`parallel_workers` of the server's settings, beside the model or in the repository above it; 0 when not given.
 
     Every worker of MLServer loads every model, so it is a number of replicas. What else stands there concerns the
     server (ports, logs, metrics), which Hyperion is instead, but for the two that would change what is answered.
     """
-    for place in (folder, folder.parent):
-        path = place / SERVER_FILE
-        if path.is_file():
-            settings = _read_object(path)
-            if settings.get("cache_enabled"):
-                raise _refuse("cache_enabled", "a response cache", "remove it", SERVER_FILE)
-            if settings.get("kafka_enabled"):
-                raise _refuse("kafka_enabled", "requests from Kafka", "remove it", SERVER_FILE)
-            return _number(settings, "parallel_workers", SERVER_FILE)
-    return 0
+    settings = _read_server_settings(folder)
+    if settings.get("cache_enabled"):
+        raise _refuse("cache_enabled", "a response cache", "remove it", SERVER_FILE)
+    if settings.get("kafka_enabled"):
+        raise _refuse("kafka_enabled", "requests from Kafka", "remove it", SERVER_FILE)
+    return _number(settings, "parallel_workers", SERVER_FILE)
+
+
+def _read_server_settings(folder: Path) -> dict[str, Any]:
+    """The settings beside the model; else those above it, unless that file is somebody else's of the same name."""
+    if (folder / SERVER_FILE).is_file():
+        return _read_object(folder / SERVER_FILE)
+    above = folder.parent / SERVER_FILE
+    if not above.is_file():
+        return {}
+    try:
+        return _read_object(above)
+    except ModelRefused:
+        return {}
 
 
 def _find_target(folder: Path, uri: Any, runtime: Runtime) -> Path:
