@@ -37,7 +37,8 @@ _MAX_CHILDREN = 4096
 
 
 class Supervisor:
-    """The table of children. `grace_s` gives each wave its time to drain; a later one falls back on `last_grace_s`."""
+    """The table of children. `graces_s` is each wave's time to drain, the last for all further waves. `on_change` is
+    called with all children after each change of any of them."""
 
     def __init__(
         self,
@@ -45,12 +46,11 @@ class Supervisor:
         writer: LogWriter,
         log_format: str,
         graces_s: Sequence[float],
-        on_change: Callable[[tuple[Child, ...]], None] = lambda _children: None,
     ) -> None:
+        self.on_change: Callable[[tuple[Child, ...]], None] = lambda _children: None
         self._writer = writer
         self._log_format = log_format
         self._graces_s = graces_s
-        self._on_change = on_change
         self._table: dict[str, Supervised] = {}
         self._revision = 0
         self._changed = asyncio.Event()
@@ -115,7 +115,7 @@ class Supervisor:
         self._revision += 1
         self._changed.set()
         self._changed = asyncio.Event()
-        self._on_change(self.children())
+        self.on_change(self.children())
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

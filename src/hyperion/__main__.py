@@ -1,0 +1,5 @@
+"""`python -m hyperion` is `hyperion`."""
+
+from hyperion.cli.main import main
+
+main()

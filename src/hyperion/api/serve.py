@@ -1,0 +1,3 @@
+import asyncio
+async def serve(management, config):
+    await asyncio.Event().wait()

@@ -1,0 +1,111 @@
+"""Resolve every setting once: flag > environment > file > default. Unknown keys are errors naming the nearest one."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from hyperion.cli.settings import BY_KEY, SETTINGS, Setting, Value, parse_value
+from hyperion.schema.errors import InvalidConfig
+
+DEFAULT = "default"
+_ALMOST = 0.8
+
+
+class Resolved(Struct, frozen=True):
+    """A setting's value, and where it came from: `--port`, `HYPERION_PORT`, a file, or `default`."""
+
+    setting: Setting
+    value: Value
+    source: str
+
+
+class Settings(Struct, frozen=True):
+    """All settings, by key."""
+
+    entries: dict[str, Resolved]
+
+    def text(self, key: str) -> str:
+        """The value of a text setting."""
+        return str(self.entries[key].value)
+
+    def integer(self, key: str) -> int:
+        """The value of an integer setting."""
+        return int(self.entries[key].value)
+
+    def number(self, key: str) -> float:
+        """The value of a setting in seconds."""
+        return float(self.entries[key].value)
+
+    def flag(self, key: str) -> bool:
+        """The value of a flag."""
+        return bool(self.entries[key].value)
+
+    def given(self, group: str) -> dict[str, Value]:
+        """Those of a group that somebody set, whoever it was."""
+        return {
+            key: entry.value
+            for key, entry in self.entries.items()
+            if entry.setting.group == group and entry.source != DEFAULT
+        }
+
+
+def find_files(environ: Mapping[str, str], directory: Path) -> list[Path]:
+    """Return the files that are read, the winning one first: `hyperion.toml` here, then the user's own."""
+    config_home = environ.get("XDG_CONFIG_HOME") or f"{environ.get('HOME', '')}/.config"
+    candidates = (directory / "hyperion.toml", Path(config_home) / "hyperion" / "config.toml")
+    return [path for path in candidates if path.is_file()]
+
+
+def resolve(flags: Mapping[str, object], environ: Mapping[str, str], files: Iterable[Path]) -> Settings:
+    """Return all settings. `flags` holds those given on the command line, by key. Raises `InvalidConfig`."""
+    layers: list[tuple[Mapping[str, object], str]] = [(flags, "--")]
+    _check_environment(environ)
+    layers.append(({s.key: environ[s.variable] for s in SETTINGS if s.variable in environ}, "HYPERION_"))
+    layers += [(read_file(path), str(path)) for path in files]
+    return Settings({setting.key: _pick(setting, layers) for setting in SETTINGS})
+
+
+def read_file(path: Path) -> dict[str, object]:
+    """Return the keys of a TOML file. Raises `InvalidConfig` for a key that is no setting."""
+    import tomllib
+
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InvalidConfig(f"{path}: cannot be read: {error}") from error
+    keys = {key.replace("-", "_"): value for key, value in content.items()}
+    for key in keys:
+        if key not in BY_KEY:
+            raise InvalidConfig(f'{path}: unknown key "{key}"{_suggest(key)}')
+    return keys
+
+
+def _pick(setting: Setting, layers: list[tuple[Mapping[str, object], str]]) -> Resolved:
+    for values, origin in layers:
+        given = values.get(setting.key)
+        if given is not None:
+            source = {"--": f"--{setting.name}", "HYPERION_": setting.variable}.get(origin, origin)
+            return Resolved(setting, parse_value(setting, given, source), source)
+    return Resolved(setting, setting.default, DEFAULT)
+
+
+def _check_environment(environ: Mapping[str, str]) -> None:
+    """Other programs may have variables of our prefix, so only what looks like a slip is an error."""
+    known = {setting.variable for setting in SETTINGS}
+    for variable in environ:
+        if variable.startswith("HYPERION_") and variable not in known:
+            nearest = _nearest(variable, sorted(known), _ALMOST)
+            if nearest:
+                raise InvalidConfig(f"environment: unknown variable {variable}; did you mean {nearest}?")
+
+
+def _suggest(key: str) -> str:
+    nearest = _nearest(key, sorted(BY_KEY), 0.0)
+    return f'; did you mean "{nearest}"?' if nearest else ""
+
+
+def _nearest(word: str, known: list[str], cutoff: float) -> str:
+    import difflib
+
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=cutoff)), "")

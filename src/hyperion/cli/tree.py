@@ -1,0 +1,101 @@
+"""From settings to the configuration of each process of the tree."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from hyperion.cli.resolve import Settings
+from hyperion.fleet.home import Home
+from hyperion.schema.config import MIB, ControlConfig, GatewayConfig, Source
+from hyperion.schema.errors import InvalidConfig, Unsupported
+
+
+def check_settings(settings: Settings, paths: Sequence[str]) -> None:
+    """Refuse what cannot work, before anything is started. Raises `InvalidConfig` or `Unsupported`."""
+    if settings.flag("require_auth"):
+        raise Unsupported(
+            "--require-auth: API keys are not part of this version; leave it out, or put a proxy in front"
+        )
+    if settings.text("name") and len(paths) != 1:
+        raise InvalidConfig(f"--name is for one PATH, and {len(paths)} were given")
+    for path in paths:
+        if not Path(path).exists():
+            raise InvalidConfig(f"{path}: no such file or directory")
+    if bool(settings.text("tls_cert")) != bool(settings.text("tls_key")):
+        raise InvalidConfig("--tls-cert and --tls-key belong together; give both or neither")
+    if settings.text("tls_client_ca") and not settings.text("tls_cert"):
+        raise InvalidConfig("--tls-client-ca needs --tls-cert and --tls-key")
+    for key in ("tls_cert", "tls_key", "tls_client_ca"):
+        if settings.text(key) and not Path(settings.text(key)).is_file():
+            raise InvalidConfig(f"--{key.replace('_', '-')}: no such file: {settings.text(key)}")
+
+
+def plan_gateways(
+    settings: Settings, home: Home, http_fd: int | None, port: int, grpc_port: int, log_format: str
+) -> list[GatewayConfig]:
+    """Return the configuration of each gateway worker."""
+    workers = settings.integer("gateway_workers")
+    return [
+        GatewayConfig(
+            run_dir=str(home.run_dir),
+            home=str(home.path),
+            worker=worker,
+            workers=workers,
+            http_fd=http_fd,
+            host=settings.text("host"),
+            port=port,
+            grpc_host=settings.text("host"),
+            grpc_port=grpc_port,
+            max_body_bytes=settings.integer("max_body_mb") * MIB,
+            max_connections=settings.integer("max_connections"),
+            queue_rows=settings.integer("queue_rows"),
+            header_timeout_s=settings.number("header_timeout_s"),
+            body_timeout_s=settings.number("body_timeout_s"),
+            idle_timeout_s=settings.number("idle_timeout_s"),
+            drain_s=settings.number("drain_s"),
+            tls_cert=_absolute(settings.text("tls_cert")),
+            tls_key=_absolute(settings.text("tls_key")),
+            tls_client_ca=_absolute(settings.text("tls_client_ca")),
+            access_log=settings.flag("access_log"),
+            log_format=log_format,
+        )
+        for worker in range(workers)
+    ]
+
+
+def plan_control(
+    settings: Settings,
+    home: Home,
+    paths: Sequence[str],
+    admin_fd: int | None,
+    admin_port: int,
+    url: str,
+    log_format: str,
+) -> ControlConfig:
+    """Return the configuration of the control process."""
+    overrides = settings.given("model")
+    return ControlConfig(
+        run_dir=str(home.run_dir),
+        home=str(home.path),
+        sources=tuple(Source(os.path.abspath(path), settings.text("name"), overrides) for path in paths),
+        gateway_workers=settings.integer("gateway_workers"),
+        cores=len(os.sched_getaffinity(0)),
+        admin_fd=admin_fd,
+        admin_host=settings.text("admin_host"),
+        admin_port=admin_port,
+        public_url=url,
+        drain_s=settings.number("drain_s"),
+        log_format=log_format,
+        settings=tuple((e.setting.key, str(e.value), e.source) for e in settings.entries.values()),
+    )
+
+
+def choose_log_format(settings: Settings, stream: TextIO) -> str:
+    """Return text or json: children write into pipes, so only this process can see whether a person reads."""
+    chosen = settings.text("log_format")
+    return chosen if chosen != "auto" else "text" if stream.isatty() else "json"
+
+
+def _absolute(path: str) -> str | None:
+    return os.path.abspath(path) if path else None

@@ -1,0 +1,74 @@
+"""Follows the children of `serve` until the platform serves or cannot, and says so once. Called by the supervisor."""
+
+import os
+from collections.abc import Callable
+from typing import TextIO
+
+import msgspec
+
+from hyperion.cli.banner import Addresses, write_banner
+from hyperion.fleet.messages import FAILED, READY, Child
+from hyperion.fleet.replicas import CONTROL_WAVE, GATEWAY_WAVE, RUNNER_WAVE
+from hyperion.schema.snapshot import Snapshot
+
+__all__ = ["Addresses", "Watch"]
+_DONE, _FAILED = 0, 1
+
+
+class Watch:
+    """`end` is called where nothing can be served; `exit_code` then says so."""
+
+    def __init__(self, addresses: Addresses, gateways: int, end: Callable[[], None], out: TextIO, err: TextIO) -> None:
+        self.exit_code = _DONE
+        self._addresses = addresses
+        self._gateways = gateways
+        self._end = end
+        self._out = out
+        self._err = err
+        self._settled = False
+        self._status = ""
+
+    def look(self, children: tuple[Child, ...]) -> None:
+        """Called with all children after each change of any of them."""
+        if self._settled:
+            return
+        broken = next((c for c in children if c.wave != RUNNER_WAVE and c.state == FAILED), None)
+        if broken is not None:
+            self._give_up(broken.reason or f"{broken.name} cannot start ({broken.exit})")
+            return
+        ready = [child for child in children if child.state == READY]
+        gateways = sum(child.wave == GATEWAY_WAVE for child in ready)
+        if gateways == self._gateways and any(child.wave == CONTROL_WAVE for child in ready):
+            self._settle()
+            return
+        self._show_status(next((c.status for c in children if c.wave == CONTROL_WAVE), ""))
+
+    def _settle(self) -> None:
+        self._settled = True
+        snapshot = msgspec.json.decode((self._addresses.home / "snapshot.json").read_bytes(), type=Snapshot)
+        if snapshot.index and not snapshot.models:
+            self._give_up("; ".join(f'model "{state.name}": {state.reason}' for state in snapshot.index[:5]))
+            return
+        self._show_status("")
+        colour = self._out.isatty() and not os.environ.get("NO_COLOR")
+        self._print(self._out, write_banner(snapshot, self._addresses, colour=colour))
+
+    def _give_up(self, reason: str) -> None:
+        self._settled = True
+        self.exit_code = _FAILED
+        self._show_status("")
+        self._print(self._err, f"hyperion: {reason}\n")
+        self._end()
+
+    def _show_status(self, status: str) -> None:
+        """One line that is overwritten, on a terminal only."""
+        if status != self._status and self._out.isatty():
+            self._print(self._out, f"\r\x1b[K{status}")
+        self._status = status
+
+    def _print(self, stream: TextIO, text: str) -> None:
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:
+            return  # nobody reads; serving goes on

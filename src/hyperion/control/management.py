@@ -1,0 +1,105 @@
+"""What may be asked of control from outside: load, unload, and what there is.
+
+Called by the link's server (for gateways) and by `api`.
+"""
+
+import asyncio
+from typing import Any
+
+from hyperion.control.loop import ControlLoop
+from hyperion.control.sources import find_in_repositories
+from hyperion.fleet.messages import Child
+from hyperion.policy.placement import BROKEN, LOADING, SERVED, UNLOADED
+from hyperion.schema.config import ControlConfig
+from hyperion.schema.errors import HyperionError, ModelRefused, NotReady, UnknownModel, Unsupported
+from hyperion.schema.snapshot import Snapshot
+from hyperion.wire import link
+
+LOAD_TIMEOUT_S = 600.0
+SETTLE_S = 10.0
+
+
+class Management:
+    """The verbs. They write desired state, wake the loop, and wait until it has come true."""
+
+    def __init__(self, config: ControlConfig, loop: ControlLoop) -> None:
+        self.config = config
+        self._loop = loop
+
+    async def load(self, model: str, parameters: dict[str, Any]) -> None:
+        """Load the model, or load it again from its source, and wait until every gateway serves it.
+
+        Raises `UnknownModel`, `ModelRefused` with the reason (what served before goes on serving), `Unsupported` for a
+        parameter that we do not do, `NotReady` where it takes too long.
+        """
+        for name in parameters:
+            raise Unsupported(f'load of "{model}": the parameter "{name}" is not supported; load takes none')
+        desired = self._loop.desired
+        row = desired.get(model)
+        if row is None:
+            folder, options, pinned = find_in_repositories(model, self.config.sources, self.config.defaults)
+            row = desired.put(model, folder, options, pinned=pinned)
+        else:
+            desired.set_serving(model, True)
+            row = desired.bump_generation(model)
+        await self._until(model, row.generation, (SERVED,))
+
+    async def unload(self, model: str) -> None:
+        """Stop serving the model, and wait until no gateway routes to it. Raises `UnknownModel`."""
+        row = self._loop.desired.set_serving(model, False)
+        await self._until(model, row.generation, (UNLOADED,))
+
+    async def command(self, message: link.Load | link.Unload) -> link.Done:
+        """A gateway's wish: the same verbs, with the error as data."""
+        try:
+            if isinstance(message, link.Load):
+                await self.load(message.model, message.parameters)
+            else:
+                await self.unload(message.model)
+        except HyperionError as error:
+            return link.Done(error.message, error.code)
+        return link.Done()
+
+    def snapshot(self) -> Snapshot:
+        """What the gateways are told to serve."""
+        return self._loop.publisher.snapshot
+
+    def replicas(self) -> tuple[Child, ...]:
+        """Every child of the supervisor as last seen."""
+        return self._loop.observer.see().children
+
+    def workers(self) -> dict[int, int]:
+        """Connected gateway workers, and the snapshot version that each runs."""
+        return self._loop.publisher.workers()
+
+    async def _until(self, model: str, generation: int, wanted: tuple[str, ...]) -> None:
+        """Wait for the outcome of this generation, then until the gateways have heard of it."""
+        try:
+            async with asyncio.timeout(LOAD_TIMEOUT_S):
+                self._loop.wake()
+                while True:
+                    await self._loop.looked.wait()
+                    outcome = self._loop.outcomes.get(model)
+                    if outcome is None:
+                        raise UnknownModel(f'model "{model}" is not known here')
+                    if outcome.generation > generation:
+                        raise NotReady(f'model "{model}": a later load has taken over')
+                    if outcome.verdict in wanted:
+                        break
+                    if outcome.verdict == BROKEN:
+                        raise ModelRefused(f'model "{model}" cannot be loaded: {outcome.reason}')
+                    if outcome.verdict != LOADING:
+                        raise NotReady(f'model "{model}": a later command has taken over')
+        except TimeoutError:
+            raise NotReady(f'model "{model}" is still not ready after {LOAD_TIMEOUT_S:.0f} s; it goes on') from None
+        await self._settle()
+
+    async def _settle(self) -> None:
+        publisher = self._loop.publisher
+        version = publisher.snapshot.version
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                while publisher.acknowledged() < version:
+                    await self._loop.looked.wait()
+        except TimeoutError:
+            return  # a gateway that hangs is the supervisor's business, not the caller's

@@ -1,0 +1,118 @@
+"""Hand the snapshot to the gateways, by long poll, and take their loads and unloads: the server of `control.sock`."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from hyperion.control.state import replace_file
+from hyperion.schema.errors import HyperionError
+from hyperion.schema.snapshot import Snapshot
+from hyperion.wire import link
+
+_READ_BYTES = 256 << 10
+Command = Callable[[link.Load | link.Unload], Awaitable[link.Done]]
+
+
+class GatewayView(msgspec.Struct):
+    """What the gateway at the other end of one connection said last."""
+
+    worker: int
+    have: int
+
+
+class Publisher:
+    """Holds the current snapshot, keeps it on disk, and knows which version each connected gateway runs.
+
+    The snapshot is kept twice: at `paths[0]` for control's next life, and at `paths[1:]` for gateways that start while
+    control is away (they write there, too, so that is no place to read our own version from). `changed` is called
+    whenever a gateway connects, leaves or acknowledges.
+    """
+
+    def __init__(self, paths: tuple[Path, ...], changed: Callable[[], None], poll_s: float = 10.0) -> None:
+        self.snapshot = read_snapshot(paths[0])
+        self._paths = paths
+        self._changed = changed
+        self._poll_s = poll_s
+        self._views: dict[asyncio.StreamWriter, GatewayView] = {}
+        self._news = asyncio.Event()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Make this the current snapshot: on disk first, then to whoever waits."""
+        data = msgspec.json.encode(snapshot)
+        for path in self._paths:
+            replace_file(path, data)
+        self.snapshot = snapshot
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def acknowledged(self) -> int:
+        """The version that every connected gateway has reached; the current one where none is connected."""
+        return min((view.have for view in self._views.values()), default=self.snapshot.version)
+
+    def workers(self) -> dict[int, int]:
+        """Connected gateway workers, and the version that each runs."""
+        return {view.worker: view.have for view in self._views.values()}
+
+    async def serve(self, listener: socket.socket, command: Command) -> asyncio.Server:
+        """Accept gateways on a bound Unix socket until the returned server is closed."""
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            try:
+                await self._converse(reader, writer, command)
+            except (HyperionError, ConnectionError):
+                return  # the gateway is gone or speaks nonsense; it connects anew
+            finally:
+                if self._views.pop(writer, None) is not None:
+                    self._changed()
+                writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
+
+        return await asyncio.start_unix_server(accept, sock=listener)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, command: Command) -> None:
+        decoder = link.Decoder()
+        reading = asyncio.ensure_future(reader.read(_READ_BYTES))
+        try:
+            while data := await reading:
+                reading = asyncio.ensure_future(reader.read(_READ_BYTES))
+                for message in decoder.feed(data):
+                    if isinstance(message, link.Poll):
+                        answer: link.Message = await self._poll(message, writer, reading)
+                    elif isinstance(message, link.Load | link.Unload):
+                        answer = await command(message)
+                    else:
+                        return
+                    writer.write(link.encode(answer))
+                    await writer.drain()
+        finally:
+            reading.cancel()
+
+    async def _poll(
+        self, poll: link.Poll, writer: asyncio.StreamWriter, reading: "asyncio.Future[bytes]"
+    ) -> link.Publish:
+        self._views[writer] = GatewayView(poll.worker, poll.have)
+        self._changed()
+        if poll.have > self.snapshot.version:
+            # It holds a snapshot of a home that is gone: ours must be newer than that.
+            self.publish(msgspec.structs.replace(self.snapshot, version=poll.have + 1))
+        if poll.have >= self.snapshot.version:
+            # `reading` ends early where the gateway dies, so that nobody waits for a dead one's acknowledgement.
+            news = asyncio.ensure_future(self._news.wait())
+            await asyncio.wait((news, reading), timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED)
+            news.cancel()
+        if poll.have >= self.snapshot.version:
+            return link.Publish(None)
+        return link.Publish(self.snapshot)
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Return the last snapshot that was published, or an empty one of version 0."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Snapshot)
+    except FileNotFoundError:
+        return Snapshot(0)

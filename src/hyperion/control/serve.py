@@ -1,0 +1,97 @@
+"""Put the parts of control together on one event loop, and see that none of them dies unnoticed."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from hyperion.control.apply import Applier
+from hyperion.control.loop import ControlLoop
+from hyperion.control.management import Management
+from hyperion.control.observe import Observer
+from hyperion.control.plan import Machine
+from hyperion.control.process import Notify, ServeApi
+from hyperion.control.publish import Publisher
+from hyperion.control.state import Memory
+from hyperion.fleet.home import listen_unix
+from hyperion.fleet.local import LocalFleet
+from hyperion.policy.placement import LOADING
+from hyperion.schema.config import ControlConfig
+from hyperion.store.desired import DesiredState
+from hyperion.telemetry.logs import EventLog
+
+_API_PATIENCE_S = 2.0
+
+
+class Control:
+    """One life of the control process."""
+
+    def __init__(
+        self, config: ControlConfig, machine: Machine, desired: DesiredState, memory: Memory, memory_path: Path
+    ) -> None:
+        self._config = config
+        self._log = EventLog("control", "text" if config.log_format == "text" else "json", sys.stderr)
+        fleet = LocalFleet(machine.run_dir / "supervisor.sock")
+        kept_at = (machine.run_dir / "published.json", Path(config.home) / "snapshot.json")
+        self._publisher = Publisher(kept_at, self._wake)
+        self._observer = Observer(fleet, self._wake, self._say)
+        applier = Applier(fleet, machine, self._say)
+        self._loop = ControlLoop(desired, memory, memory_path, self._observer, applier, self._publisher, self._say)
+        self._socket_path = machine.run_dir / "control.sock"
+
+    async def run(self, notify: Notify, serve_api: ServeApi) -> int:
+        """Serve until SIGTERM. Returns 0; raises whatever killed a part."""
+        ending = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ending.set)
+        management = Management(self._config, self._loop)
+        # Before the first look, so that replicas that serve are seen to serve: nothing is unpublished by a restart.
+        revision = await self._observer.refresh()
+        server = await self._publisher.serve(listen_unix(self._socket_path), management.command)
+        settled = asyncio.ensure_future(self._wait_until_settled(notify))
+        parts = {
+            asyncio.ensure_future(self._observer.follow(revision)),
+            asyncio.ensure_future(self._loop.run()),
+            asyncio.ensure_future(self._serve_api_later(settled, management, serve_api)),
+        }
+        end = asyncio.ensure_future(ending.wait())
+        await asyncio.wait({end, *parts}, return_when=asyncio.FIRST_COMPLETED)
+        server.close()
+        for part in (settled, *parts):
+            if part.done() and not part.cancelled():
+                part.result()  # raises what killed it; the supervisor starts us again
+            part.cancel()
+        await asyncio.gather(settled, *parts, return_exceptions=True)
+        return 0
+
+    async def _wait_until_settled(self, notify: Notify) -> None:
+        """Say READY=1 when no model is loading any more and every gateway has heard of it."""
+        while True:
+            await self._loop.looked.wait()
+            verdicts = {outcome.verdict for outcome in self._loop.outcomes.values()}
+            if LOADING not in verdicts:
+                break
+            notify(f"STATUS={_describe_progress(self._loop)}")
+        version = self._publisher.snapshot.version
+        while len(self._publisher.workers()) < self._config.gateway_workers or self._publisher.acknowledged() < version:
+            await self._loop.looked.wait()
+        notify("READY=1")
+
+    async def _serve_api_later(
+        self, settled: "asyncio.Future[None]", management: Management, serve_api: ServeApi
+    ) -> None:
+        """The management API takes a second to import: not while the first model and its first caller wait."""
+        await asyncio.wait({settled}, timeout=_API_PATIENCE_S)
+        await serve_api(management)
+
+    def _wake(self) -> None:
+        self._loop.wake()
+
+    def _say(self, message: str) -> None:
+        self._log.write("info", message)
+
+
+def _describe_progress(loop: ControlLoop) -> str:
+    waiting = sorted(outcome.model for outcome in loop.outcomes.values() if outcome.verdict == LOADING)
+    return f"loading {', '.join(waiting[:3])}" + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")

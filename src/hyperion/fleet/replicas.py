@@ -1,0 +1,72 @@
+"""How each process of the tree is described to the supervisor: its command line, its configuration, its place in the
+drain. Called by `control` for runners and by `cli` for the rest."""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from hyperion.fleet.messages import Child, ChildSpec
+from hyperion.schema.config import ControlConfig, GatewayConfig, RunnerConfig
+
+CONFIG_VARIABLE: Final = "HYPERION_PROCESS_CONFIG"
+GATEWAY_WAVE, CONTROL_WAVE, RUNNER_WAVE = 0, 1, 2
+MODEL_OUTPUT_BYTES_S: Final = 64 << 10
+
+_ENCODER = msgspec.json.Encoder()
+_RUNNER: msgspec.json.Decoder[RunnerConfig] = msgspec.json.Decoder(RunnerConfig)
+
+
+def describe_runner(config: RunnerConfig) -> ChildSpec:
+    """One replica. Its configuration is its label, so that a new control process finds out what runs."""
+    label = _ENCODER.encode(config).decode()
+    return ChildSpec(
+        name=config.replica,
+        argv=_argv("runner", config.replica),
+        env={CONFIG_VARIABLE: label},
+        label=label,
+        wave=RUNNER_WAVE,
+        output_bytes_s=MODEL_OUTPUT_BYTES_S,
+    )
+
+
+def describe_gateway(config: GatewayConfig) -> ChildSpec:
+    """One gateway worker."""
+    name = f"gateway {config.worker}"
+    fds = () if config.http_fd is None else (config.http_fd,)
+    return ChildSpec(
+        name, _argv("gateway", str(config.worker)), {CONFIG_VARIABLE: _ENCODER.encode(config).decode()}, pass_fds=fds
+    )
+
+
+def describe_control(config: ControlConfig) -> ChildSpec:
+    """The control process."""
+    fds = () if config.admin_fd is None else (config.admin_fd,)
+    variable = {CONFIG_VARIABLE: _ENCODER.encode(config).decode()}
+    return ChildSpec("control", _argv("control"), variable, wave=CONTROL_WAVE, pass_fds=fds)
+
+
+def read_runners(children: Iterable[Child]) -> list[tuple[Child, RunnerConfig]]:
+    """Return those children that are runners, with their configuration."""
+    return [(child, _RUNNER.decode(child.label)) for child in children if child.wave == RUNNER_WAVE and child.label]
+
+
+def name_replica(model: str, version: str, generation: int, index: int) -> str:
+    """Return `fraud@1.g3.0`: model, version, generation and number of a replica."""
+    return f"{model}@{version}.g{generation}.{index}"
+
+
+def name_socket(run_dir: Path, replica: str) -> Path:
+    """Return where a replica listens: short whatever its name, because the path of a Unix socket has 107 bytes."""
+    import hashlib
+
+    return run_dir / f"r-{hashlib.sha256(replica.encode()).hexdigest()[:16]}.sock"
+
+
+def _argv(role: str, *title: str) -> tuple[str, ...]:
+    # The title is for `ps`, until the process has set its own; the configuration goes through the environment, which
+    # only its owner can read.
+    return (os.path.abspath(sys.executable), "-m", "hyperion.cli.process", role, *title)
