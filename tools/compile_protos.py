@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc_tools  # type: ignore[import-untyped]
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from grpc_tools import protoc  # type: ignore[import-untyped]
+from grpc_tools import protoc
 
 WIRE = Path(__file__).parent.parent / "src" / "hyperion" / "wire"
 RESULT = WIRE / "grpc_descriptors.py"

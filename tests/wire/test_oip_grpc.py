@@ -56,8 +56,8 @@ def a_request(**changes: Any) -> Any:
     return request
 
 
-def decode(request: Any, **arguments: Any) -> Any:
-    return decode_infer(request.SerializeToString(), **arguments)
+def decode(request: Any) -> Any:
+    return decode_infer(request.SerializeToString())
 
 
 @pytest.mark.parametrize("datatype", sorted(TYPED))
@@ -131,25 +131,6 @@ def test_parameters_of_every_type_reach_the_model_and_the_platforms_own_do_not()
     assert call.parameters == {"b": True, "i": -3, "s": "text", "d": 0.5, "u": 2**64 - 1}
     assert (call.priority, call.timeout_ns) == (9, 1_500_000)
     assert form == AnswerFormat("7", raw=True, empty_final=True)
-
-
-@pytest.mark.parametrize(
-    ("asked_us", "left_ns", "expected_ns"),
-    [(0, 0, 0), (5, 0, 5000), (0, 700, 700), (5, 700, 700), (5, 9000, 5000)],
-)
-def test_the_shorter_of_deadline_and_timeout_holds(asked_us: int, left_ns: int, expected_ns: int) -> None:
-    request = a_request()
-    request.parameters["timeout"].int64_param = asked_us
-    assert decode(request, timeout_ns=left_ns)[0].timeout_ns == expected_ns
-
-
-def test_the_priority_of_the_transport_holds_unless_the_request_has_its_own() -> None:
-    request = a_request()
-    assert decode(request, priority=4)[0].priority == 4
-    request.parameters["x"].bool_param = True
-    assert decode(request, priority=4)[0].priority == 4
-    request.parameters["priority"].int64_param = 0
-    assert decode(request, priority=4)[0].priority == 0
 
 
 def an_input(**fields: Any) -> Any:

@@ -1,9 +1,10 @@
-"""Error codes to gRPC statuses, in one table, and what goes into the metadata at the end of a call."""
+"""Error codes to names of gRPC statuses, in one table, and what goes into the metadata at the end of a call.
+
+Does not import the gRPC library, which takes a while: the pipeline needs the table before there is an edge.
+"""
 
 from math import ceil
 from typing import Final
-
-import grpc
 
 from hyperion.schema.call import InferenceAnswer
 from hyperion.schema.errors import HyperionError
@@ -39,11 +40,6 @@ CODES: Final[dict[str, str]] = {
 MAX_DETAILS: Final = 1024  # characters; clients refuse metadata of more than 8 KiB, and a message may quote a request
 
 Metadata = tuple[tuple[str, str], ...]
-
-
-def status_of(error: HyperionError) -> grpc.StatusCode:
-    """The gRPC status of an error."""
-    return grpc.StatusCode[CODES[error.code]]
 
 
 def details_of(error: HyperionError, request_id: str) -> str:

@@ -139,7 +139,7 @@ class Gateway:
             return None
         from hyperion.gateway.grpc import start_grpc  # after HTTP listens: the library takes a while to import
 
-        return await start_grpc(self._pipeline, self._config, self._limits)
+        return await start_grpc(self._pipeline, self._config, self._limits, self._log)
 
     async def _look_at_deadlines(self) -> None:
         while True:

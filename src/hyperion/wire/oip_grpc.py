@@ -36,14 +36,10 @@ class AnswerFormat(Struct, frozen=True, gc=False):
     empty_final: bool = False
 
 
-def decode_infer(
-    request: bytes, limits: WireLimits = DEFAULT_LIMITS, timeout_ns: int = 0, priority: int = 0
-) -> tuple[InferenceCall, AnswerFormat]:
+def decode_infer(request: bytes, limits: WireLimits = DEFAULT_LIMITS) -> tuple[InferenceCall, AnswerFormat]:
     """One ModelInferRequest, decoded and within the limits, and how its caller wants the answer.
 
-    `timeout_ns` is what the transport leaves (0: no bound); the call gets the smaller one of it and the parameter
-    `timeout`. `priority` holds unless the parameter of that name is given. Raises MalformedRequest, TooLarge or
-    Unsupported, naming the field that is wrong.
+    Raises MalformedRequest, TooLarge or Unsupported, naming the field that is wrong.
     """
     if len(request) > limits.max_body_bytes:
         raise TooLarge(f"the message has {len(request)} bytes, at most {limits.max_body_bytes} are allowed")
@@ -57,16 +53,13 @@ def decode_infer(
     inputs, raw = _decode_inputs(message, limits)
     outputs = _decode_outputs(message.outputs, limits) if message.outputs else ()
     if not message.parameters:
-        call = InferenceCall(model, version, request_id, inputs, outputs, NO_PARAMETERS, priority, timeout_ns)
-        return call, AnswerFormat(request_id, raw)
+        return InferenceCall(model, version, request_id, inputs, outputs), AnswerFormat(request_id, raw)
     parameters = _decode_parameters(message.parameters, limits)
     empty_final = parameters.pop(_WANT_EMPTY_FINAL, False)
     if not isinstance(empty_final, bool):
         raise MalformedRequest(f'parameter "{_WANT_EMPTY_FINAL}" is {_show(empty_final)}, expected a boolean')
-    priority = _whole(parameters.pop("priority", priority), "priority", _MAX_PRIORITY)
-    asked_ns = _whole(parameters.pop("timeout", 0), "timeout", _MAX_TIMEOUT_US) * 1000
-    if asked_ns:
-        timeout_ns = min(asked_ns, timeout_ns) if timeout_ns else asked_ns
+    priority = _whole(parameters.pop("priority", 0), "priority", _MAX_PRIORITY)
+    timeout_ns = _whole(parameters.pop("timeout", 0), "timeout", _MAX_TIMEOUT_US) * 1000
     call = InferenceCall(model, version, request_id, inputs, outputs, parameters or NO_PARAMETERS, priority, timeout_ns)
     return call, AnswerFormat(request_id, raw, empty_final)
 
