@@ -61,7 +61,7 @@ class HttpRoutes:
             "generate": self._generate,
             "generate_stream": self._generate_stream,
             "invocations": self._invocations,
-            "root": self._server,
+            "root": self._root,
             "server": self._server,
             "live": self._live,
             "ready": self._ready,
@@ -186,6 +186,10 @@ class HttpRoutes:
 
     def _server(self, exchange: Exchange, _target: Target) -> None:
         exchange.respond(200, JSON, encode_server_metadata("hyperion", __version__))
+
+    def _root(self, exchange: Exchange, _target: Target) -> None:
+        # What KServe's V1 client takes for a sign of life.
+        exchange.respond(200, JSON, b'{"status":"alive"}')
 
     def _live(self, exchange: Exchange, _target: Target) -> None:
         exchange.respond(200, JSON, b'{"live":true}')
