@@ -4,6 +4,7 @@ With HYPERION_REQUIRE_SERVICES=1 every skip is a failure (see conftest.py), but 
 """
 
 import importlib
+import importlib.util
 import shutil
 from types import ModuleType
 
@@ -18,6 +19,12 @@ def needs_module(name: str, *, extra: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as missing:
         pytest.skip(f"needs {name} (pip install 'hyperion-inference[{extra}]'): {missing}", allow_module_level=True)
+
+
+def needs_installed(name: str, *, extra: str) -> None:
+    """As `needs_module`, for what another process will import and this one must not."""
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"needs {name} (pip install 'hyperion-inference[{extra}]')", allow_module_level=True)
 
 
 def needs_program(name: str, *, package: str) -> str:
