@@ -67,12 +67,16 @@ class Control:
 
     async def _wait_until_settled(self, notify: Notify) -> None:
         """Say READY=1 when no model is loading any more and every gateway has heard of it."""
+        said = ""
         while True:
             await self._loop.looked.wait()
             verdicts = {outcome.verdict for outcome in self._loop.outcomes.values()}
             if LOADING not in verdicts:
                 break
-            notify(f"STATUS={_describe_progress(self._loop)}")
+            status = f"STATUS={_describe_progress(self._loop)}"
+            if status != said:  # the supervisor tells us of every change, also of this one
+                notify(status)
+            said = status
         version = self._publisher.snapshot.version
         while len(self._publisher.workers()) < self._config.gateway_workers or self._publisher.acknowledged() < version:
             await self._loop.looked.wait()

@@ -173,5 +173,7 @@ class Supervised:
             self._timer = None
 
     def _note(self, **changes: object) -> None:
-        self.seen = msgspec.structs.replace(self.seen, **changes)
-        self._around.changed(self.spec.name)
+        seen = msgspec.structs.replace(self.seen, **changes)
+        if seen != self.seen:
+            self.seen = seen
+            self._around.changed(self.spec.name)
