@@ -70,7 +70,9 @@ def build_graph(weights_path: Path) -> onnx.ModelProto:
     g.nodes.append(helper.make_node("LpNormalization", [mean], ["output"], axis=-1, p=2))
     ids = [helper.make_tensor_value_info(n, TensorProto.INT64, ["n", "t"]) for n in ("input_ids", "attention_mask")]
     graph = helper.make_graph(
-        g.nodes, "all-MiniLM-L6-v2", ids,
+        g.nodes,
+        "all-MiniLM-L6-v2",
+        ids,
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", WIDTH])],
         [numpy_helper.from_array(value, name) for name, value in g.constants.items()],
     )
@@ -91,6 +93,7 @@ def _layer(g: _Graph, x: str, bias: str, prefix: str) -> str:
     mixed = g.add("MatMul", g.add("Softmax", g.add("Add", scores, bias), axis=-1), split[2])
     flat = g.constant(np.array([0, 0, WIDTH], np.int64))
     merged = g.add("Reshape", g.add("Transpose", mixed, perm=[0, 2, 1, 3]), flat)
-    x = g.norm(g.add("Add", x, g.dense(merged, prefix + "attention.output.dense")), prefix + "attention.output.LayerNorm")
+    attended = g.dense(merged, prefix + "attention.output.dense")
+    x = g.norm(g.add("Add", x, attended), prefix + "attention.output.LayerNorm")
     inner = g.add("Gelu", g.dense(x, prefix + "intermediate.dense"))
     return g.norm(g.add("Add", x, g.dense(inner, prefix + "output.dense")), prefix + "output.LayerNorm")

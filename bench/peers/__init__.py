@@ -1,0 +1,1 @@
+"""One file per server under test; see ``bench.registry``."""

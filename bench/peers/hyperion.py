@@ -1,0 +1,42 @@
+"""Hyperion as a user starts it: default settings, one gateway worker, one model.
+
+``HYPERION_BIN`` names another build than the repository's own ``.venv`` (for a comparison of two versions).
+"""
+
+from __future__ import annotations
+
+import os
+
+from bench.env import REPOSITORY
+from bench.peer import Peer, Start, one_setting, v2_answer, v2_request
+
+
+def command(start: Start) -> list[str]:
+    binary = os.environ.get("HYPERION_BIN", str(REPOSITORY / ".venv" / "bin" / "hyperion"))
+    return [
+        binary,
+        "serve",
+        str(start.workload.artifact),
+        "--port",
+        str(start.port),
+        "--grpc-port",
+        str(start.grpc_port),
+        "--admin-port",
+        str(start.spare_port),
+        "--home",
+        str(start.directory / "home"),
+        "--gateway-workers",
+        "1",
+    ]
+
+
+PEER = Peer(
+    name="hyperion",
+    environment=None,
+    workloads=("small", "large", "image", "embed", "small-grpc", "image-grpc"),
+    settings=one_setting,
+    command=command,
+    ready="/v2/models/{model}/ready",
+    request=v2_request,
+    answer=v2_answer,
+)
