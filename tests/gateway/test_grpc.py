@@ -283,9 +283,18 @@ def test_calls_over_the_limit_of_all_connections_are_refused() -> None:
         held = [channel.unary_unary(SERVICE + "ModelInfer").future(a_request(model="hold")) for _ in range(2)]
         for _ in held:
             assert served.pipeline.arrived.acquire(timeout=20)
-        assert refusal(channel, a_request()).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        error = refusal(channel, a_request())
+        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        assert dict(error.trailing_metadata())["grpc-retry-pushback-ms"] == "1000"
+        stream = channel.stream_stream(SERVICE + "ModelStreamInfer")(iter([a_request()]), timeout=20)
+        with pytest.raises(grpc.RpcError, match="2 calls are open"):
+            next(stream)
+        assert [error.code for error in served.pipeline.refusals] == ["overloaded"]
         for call in held:
             call.cancel()
+        for _ in held:
+            assert served.pipeline.cancelled.acquire(timeout=20)
+        infer(channel, a_request())
 
 
 def test_kserves_form_of_loading_is_understood(served: Serving, channel: Any) -> None:

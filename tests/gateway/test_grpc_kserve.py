@@ -33,7 +33,7 @@ async def main(url):
             dtype = {"BOOL": bool, "FP16": np.float16, "FP32": np.float32, "FP64": np.float64}.get(datatype)
             array = np.array([values], dtype or datatype.lower())
             if datatype != "FP16":
-                one = InferInput(name="x", shape=[1, 2], datatype=datatype, data=[values])
+                one = InferInput(name="x", shape=[1, 2], datatype=datatype, data=values)
                 answer = await client.infer(InferRequest(model_name="double", infer_inputs=[one], request_id="seven"))
                 seen["typed"][datatype] = np.asarray(answer.outputs[0].as_numpy()).tolist()
             one = InferInput(name="x", shape=[1, 2], datatype=datatype)
@@ -58,7 +58,7 @@ asyncio.run(main(sys.argv[1]))
 @pytest.mark.skipif(importlib.util.find_spec("kserve") is None, reason="kserve is not installed")
 def test_kserves_client_gets_the_right_numbers_for_typed_and_raw_requests() -> None:
     with serving() as served:
-        done = subprocess.run(  # noqa: S603
+        done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(CLIENT), served.url], capture_output=True, text=True, timeout=50
         )
     assert done.returncode == 0, done.stderr

@@ -83,6 +83,63 @@ def test_raw_contents_are_the_bytes_of_the_tensor(datatype: str) -> None:
     assert form.raw
 
 
+def test_large_raw_contents_are_views_of_the_request() -> None:
+    big = bytes(range(256)) * 1024
+    request = ModelInferRequest(model_name="m", id="one", raw_input_contents=[big, bytes(8)])
+    request.inputs.add(name="x", datatype="UINT8", shape=[len(big)])
+    request.inputs.add(name="y", datatype="FP32", shape=[2])
+    request.outputs.add(name="z")
+    data = request.SerializeToString()
+    call, form = decode_infer(data)
+    assert [bytes(tensor.data) for tensor in call.inputs] == [big, bytes(8)]
+    assert all(isinstance(tensor.data, memoryview) and tensor.data.obj is data for tensor in call.inputs)
+    assert (call.id, call.outputs, form) == ("one", ("z",), AnswerFormat("one"))
+
+
+def field(tag: int, data: bytes) -> bytes:
+    return bytes([tag]) + varint(len(data)) + data
+
+
+HEAD = a_request(raw_input_contents=[]).SerializeToString()
+BIG_INPUT = field(0x2A, b"\x0a\x01x\x12\x05UINT8" + field(0x1A, varint(70_000)))
+UNUSUAL = {
+    "raw contents before the inputs": field(0x0A, b"m") + field(0x3A, bytes(70_000)) + BIG_INPUT,
+    "an unknown field": field(0x0A, b"m") + BIG_INPUT + field(0x42, b"new") + field(0x3A, bytes(70_000)),
+    "a number": field(0x0A, b"m") + BIG_INPUT + b"\x40\x01" + field(0x3A, bytes(70_000)),
+    "a length of many bytes": field(0x0A, b"m") + BIG_INPUT + b"\x3a\xf0\xa2\x84\x80\x00" + bytes(70_000),
+}
+
+
+@pytest.mark.parametrize("what", sorted(UNUSUAL))
+def test_a_large_request_written_in_an_unusual_way_means_the_same(what: str) -> None:
+    call, _ = decode_infer(UNUSUAL[what])
+    assert call.inputs == (Tensor("x", "UINT8", (70_000,), bytes(70_000)),)
+
+
+def test_a_large_typed_request_is_decoded_too() -> None:
+    request = typed("FP32", [30_000], fp32_contents=[1.0] * 30_000)
+    call, form = decode(request)
+    assert call.inputs[0].data == struct.pack("<f", 1.0) * 30_000
+    assert not form.raw
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 60_000, 70_000, 70_003])
+def test_a_large_request_that_is_cut_off_is_malformed(cut: int) -> None:
+    whole = field(0x0A, b"m") + BIG_INPUT + field(0x3A, bytes(70_000)) + field(0x0A, b"m" * 70_000)
+    with pytest.raises(MalformedRequest):
+        decode_infer(whole[:-cut])
+
+
+def test_a_large_request_with_an_overlong_length_is_malformed() -> None:
+    with pytest.raises(MalformedRequest, match="not a message"):
+        decode_infer(field(0x0A, b"m") + BIG_INPUT + b"\x3a" + b"\x80" * 11 + bytes(70_000))
+
+
+def test_a_large_request_of_very_many_raw_contents_is_refused() -> None:
+    with pytest.raises(MalformedRequest, match="1 inputs but 40000 raw_input_contents"):
+        decode_infer(HEAD + b"\x3a\x00" * 40_000)
+
+
 def test_an_empty_tensor_needs_no_contents() -> None:
     request = ModelInferRequest(model_name="m")
     request.inputs.add(name="x", datatype="FP32", shape=[0, 4])

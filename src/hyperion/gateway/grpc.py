@@ -12,7 +12,7 @@ from typing import Any, Final
 import grpc
 from msgspec import Struct
 
-from hyperion.gateway.grpc_calls import InferenceCalls
+from hyperion.gateway.grpc_calls import CallLimits, InferenceCalls
 from hyperion.gateway.grpc_health import Health, health_handler, reflection_handlers
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.schema.config import GatewayConfig
@@ -79,9 +79,11 @@ async def start_grpc(
     Raises InvalidConfig when it cannot, or when a TLS file cannot be used.
     """
     health = Health(pipeline, tuning.watch_interval_s)
-    calls = InferenceCalls(pipeline, limits, tuning.inflight, tuning.backlog_bytes, log, clock_ns)
+    calls = InferenceCalls(
+        pipeline, limits, CallLimits(tuning.max_calls, tuning.inflight, tuning.backlog_bytes), log, clock_ns
+    )
     credentials = _credentials(config)
-    server = grpc.aio.server(options=_options(tuning, limits), maximum_concurrent_rpcs=tuning.max_calls)
+    server = grpc.aio.server(options=_options(tuning, limits))
     server.add_generic_rpc_handlers((calls.handler(), health_handler(health), *reflection_handlers()))
     host = f"[{config.grpc_host}]" if ":" in config.grpc_host else config.grpc_host
     address = f"{host}:{config.grpc_port}"

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import grpc
+from msgspec import Struct
 
 import hyperion
 from hyperion.gateway.grpc_metadata import clean_id, priority_of, read_metadata, timeout_ns_of
@@ -17,7 +18,7 @@ from hyperion.gateway.grpc_stream import InferStream, Slot
 from hyperion.gateway.pending import PendingCall
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.schema.call import InferenceAnswer
-from hyperion.schema.errors import HyperionError, InternalError, UnknownModel, Unsupported
+from hyperion.schema.errors import HyperionError, InternalError, Overloaded, UnknownModel, Unsupported
 from hyperion.telemetry.logs import EventLog
 from hyperion.wire.grpc_messages import INFERENCE_SERVICE
 from hyperion.wire.limits import WireLimits
@@ -39,6 +40,14 @@ SERVER_NAME: Final = "hyperion"
 
 Answerer = Callable[[bytes], Awaitable[bytes]]
 Handler = Callable[[bytes, Any], Awaitable[bytes]]
+
+
+class CallLimits(Struct, frozen=True):
+    """`max_calls` bounds ModelInfer and ModelStreamInfer calls at the same time; the others bound one stream."""
+
+    max_calls: int
+    inflight: int
+    backlog_bytes: int
 
 
 class _UnaryReply:
@@ -69,15 +78,14 @@ class InferenceCalls:
         self,
         pipeline: Pipeline,
         limits: WireLimits,
-        inflight: int,
-        backlog_bytes: int,
+        bounds: CallLimits,
         log: EventLog,
         clock_ns: Callable[[], int],
     ) -> None:
         self._pipeline = pipeline
         self._limits = limits
-        self._inflight = inflight
-        self._backlog_bytes = backlog_bytes
+        self._bounds = bounds
+        self._running = 0
         self._log = log
         self._clock_ns = clock_ns
         self._streams: set[InferStream] = set()
@@ -114,7 +122,9 @@ class InferenceCalls:
         metadata = read_metadata(context)
         request_id = clean_id(metadata.get("x-request-id", "")) or self._pipeline.new_request_id()
         pending: PendingCall | None = None
+        self._running += 1
         try:
+            self._check_running()
             timeout_ns = timeout_ns_of(context, metadata)
             priority = priority_of(metadata)
             call, form = decode_infer(request, self._limits)
@@ -138,6 +148,8 @@ class InferenceCalls:
             raise
         except Exception as error:
             refusal = self._as_refusal(error, request_id)
+        finally:
+            self._running -= 1
         if pending is None:
             self._pipeline.refused(PROTOCOL, "", request_id, received_ns, refusal)
         else:
@@ -146,14 +158,21 @@ class InferenceCalls:
 
     async def model_stream_infer(self, _requests: Any, context: Any) -> None:
         """ModelStreamInfer"""
-        stream = InferStream(context, self, self._inflight, self._backlog_bytes)
+        stream = InferStream(context, self, self._bounds.inflight, self._bounds.backlog_bytes)
         self._streams.add(stream)
-        if self._draining:
-            stream.drain()
+        self._running += 1
         try:
+            self._check_running()
+            if self._draining:
+                stream.drain()
             await stream.run()
+            return
+        except Overloaded as error:
+            refusal = error
         finally:
+            self._running -= 1
             self._streams.discard(stream)
+        await self._abort(context, refusal, self._pipeline.new_request_id())
 
     def submit_streamed(self, request: bytes, stream: InferStream) -> None:
         """For a stream: decodes one of its requests and hands it to the pipeline. Never raises."""
@@ -244,6 +263,11 @@ class InferenceCalls:
         return encode_loaded(model)
 
     # --- errors ---
+
+    def _check_running(self) -> None:
+        """Raises Overloaded when this call is one too many. gRPC's own limit would say neither why nor for how long."""
+        if self._running > self._bounds.max_calls:
+            raise Overloaded(f"{self._bounds.max_calls} calls are open on this server", retry_after_s=1.0)
 
     def _as_refusal(self, error: Exception, request_id: str) -> HyperionError:
         """The error for the caller; one that is not ours to begin with goes to the log."""

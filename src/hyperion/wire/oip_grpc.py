@@ -5,6 +5,7 @@ Called by the gateway's gRPC edge; metadata and the repository extension are in 
 request was, or when one of its outputs is FP16 or BF16, which have no typed form; otherwise it is typed.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -23,6 +24,10 @@ _WANT_EMPTY_FINAL = "triton_enable_empty_final_response"
 _SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 _MAX_PRIORITY = 9
 _MAX_TIMEOUT_US = 2**53
+_LARGE = 64 * 1024  # bytes of a request from which finding its raw contents costs less than two copies of them
+_SPLIT_TAGS = frozenset((0x0A, 0x12, 0x1A, 0x22, 0x2A, 0x32, 0x3A))  # every field of ModelInferRequest
+_RAW_INPUT_TAG = 0x3A  # raw_input_contents: field 7, length-delimited
+_MAX_SPLIT = 4096  # pieces
 _RAW_OUTPUT_TAG = b"\x32"  # ModelInferResponse.raw_output_contents: field 6, length-delimited
 _INFER_RESPONSE_TAG = b"\x12"  # ModelStreamInferResponse.infer_response: field 2, length-delimited
 
@@ -43,6 +48,9 @@ def decode_infer(request: bytes, limits: WireLimits = DEFAULT_LIMITS) -> tuple[I
     """
     if len(request) > limits.max_body_bytes:
         raise TooLarge(f"the message has {len(request)} bytes, at most {limits.max_body_bytes} are allowed")
+    raw: list[Buffer] | None = None
+    if len(request) >= _LARGE:
+        request, raw = split_raw(request)
     message = parse(ModelInferRequest, request)
     model, version, request_id = message.model_name, message.model_version, message.id
     for what, name in (("model_name", model), ("model_version", version), ("id", request_id)):
@@ -50,10 +58,11 @@ def decode_infer(request: bytes, limits: WireLimits = DEFAULT_LIMITS) -> tuple[I
             _check_length(what, name, limits)
     if not model:
         raise MalformedRequest("model_name is empty, expected the name of a model")
-    inputs, raw = _decode_inputs(message, limits)
-    outputs = _decode_outputs(message.outputs, limits) if message.outputs else ()
+    inputs, is_raw = _decode_inputs(message, raw, limits)
+    requested = message.outputs
+    outputs = _decode_outputs(requested, limits) if requested else ()
     if not message.parameters:
-        return InferenceCall(model, version, request_id, inputs, outputs), AnswerFormat(request_id, raw)
+        return InferenceCall(model, version, request_id, inputs, outputs), AnswerFormat(request_id, is_raw)
     parameters = _decode_parameters(message.parameters, limits)
     empty_final = parameters.pop(_WANT_EMPTY_FINAL, False)
     if not isinstance(empty_final, bool):
@@ -61,26 +70,63 @@ def decode_infer(request: bytes, limits: WireLimits = DEFAULT_LIMITS) -> tuple[I
     priority = _whole(parameters.pop("priority", 0), "priority", _MAX_PRIORITY)
     timeout_ns = _whole(parameters.pop("timeout", 0), "timeout", _MAX_TIMEOUT_US) * 1000
     call = InferenceCall(model, version, request_id, inputs, outputs, parameters or NO_PARAMETERS, priority, timeout_ns)
-    return call, AnswerFormat(request_id, raw, empty_final)
+    return call, AnswerFormat(request_id, is_raw, empty_final)
 
 
-def _decode_inputs(message: Any, limits: WireLimits) -> tuple[tuple[Tensor, ...], bool]:
-    """The input tensors, and whether they came raw."""
-    count = len(message.inputs)
+def split_raw(request: bytes) -> tuple[bytes, list[Buffer] | None]:
+    """A ModelInferRequest without its raw_input_contents, and these as views of it, so that nobody copies them.
+
+    None instead of views, and the whole request, where they are not just the last fields of the message: then protobuf
+    takes it apart, and says what is wrong with it.
+    """
+    view = memoryview(request)
+    raw: list[Buffer] = []
+    head = position = 0
+    while position < len(request):
+        tag = request[position]
+        size = shift = 0
+        while True:
+            position += 1
+            if position >= len(request) or shift > 28:
+                return request, None
+            size |= (request[position] & 0x7F) << shift
+            shift += 7
+            if request[position] < 0x80:
+                break
+        position += 1
+        end = position + size
+        if tag not in _SPLIT_TAGS or end > len(request) or (raw and tag != _RAW_INPUT_TAG):
+            return request, None
+        if tag == _RAW_INPUT_TAG:
+            raw.append(view[position:end])
+        else:
+            head = end
+        position = end
+        if len(raw) > _MAX_SPLIT:
+            return request, None
+    return request[:head], raw
+
+
+def _decode_inputs(message: Any, raw: Sequence[Buffer] | None, limits: WireLimits) -> tuple[tuple[Tensor, ...], bool]:
+    """The input tensors, and whether they came raw. `raw` are the raw contents where they are not in the message."""
+    given = message.inputs
+    count = len(given)
     if not count:
         raise MalformedRequest("inputs is empty, expected at least one input")
     if count > limits.max_tensors:
         raise TooLarge(f"{count} inputs, at most {limits.max_tensors} are allowed")
-    raw = message.raw_input_contents
-    if not raw:
-        inputs = tuple([_decode_input(one, None, limits) for one in message.inputs])
-        is_raw = not any(one.HasField("contents") for one in message.inputs)
+    if raw is None:
+        raw = message.raw_input_contents
+    raw_count = len(raw)
+    if not raw_count:
+        is_raw = not any(one.HasField("contents") for one in given)
+        inputs = tuple([_decode_input(one, None, limits) for one in given])
     else:
-        if len(raw) != count:
-            _refuse_shared_memory(message.inputs)
-            raise MalformedRequest(f"{count} inputs but {len(raw)} raw_input_contents, expected one for each input")
-        inputs = tuple([_decode_input(one, data, limits) for one, data in zip(message.inputs, raw, strict=True)])
+        if raw_count != count:
+            _refuse_shared_memory(given)
+            raise MalformedRequest(f"{count} inputs but {raw_count} raw_input_contents, expected one for each input")
         is_raw = True
+        inputs = tuple([_decode_input(one, data, limits) for one, data in zip(given, raw, strict=True)])
     if count > 1 and len({one.name for one in inputs}) != count:
         names = [one.name for one in inputs]
         twice = next(name for name in names if names.count(name) > 1)
@@ -88,7 +134,7 @@ def _decode_inputs(message: Any, limits: WireLimits) -> tuple[tuple[Tensor, ...]
     return inputs, is_raw
 
 
-def _decode_input(one: Any, raw: bytes | None, limits: WireLimits) -> Tensor:
+def _decode_input(one: Any, raw: Buffer | None, limits: WireLimits) -> Tensor:
     """One input tensor, from its raw data or (None) its typed contents; errors are prefixed with its name."""
     name = one.name
     try:
@@ -96,9 +142,10 @@ def _decode_input(one: Any, raw: bytes | None, limits: WireLimits) -> Tensor:
         if one.parameters:
             _check_parameters(one.parameters, limits)
         datatype = DATATYPES.get(one.datatype) or datatype_of(one.datatype[:64])
-        if len(one.shape) > limits.max_rank:  # before the shape is copied: it may have millions of dimensions
-            raise MalformedRequest(f"shape has {len(one.shape)} dimensions, at most {limits.max_rank} are allowed")
-        shape = tuple(one.shape)
+        dimensions = one.shape
+        if len(dimensions) > limits.max_rank:  # before they are copied: there may be millions
+            raise MalformedRequest(f"shape has {len(dimensions)} dimensions, at most {limits.max_rank} are allowed")
+        shape = tuple(dimensions)
         count = count_elements(shape, limits.max_rank, limits.max_elements)
         if raw is None:
             return Tensor(name, datatype.name, shape, decode_contents(one.contents, datatype, count))
