@@ -6,6 +6,7 @@ Made by `gateway/process`. When control is away, the last good snapshot (kept on
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +21,7 @@ from hyperion.wire.link import Decoder, Done, Load, Message, Poll, Publish, Unlo
 
 RETRY_S: Final = (0.02, 0.05, 0.1, 0.25, 1.0)
 CHANGE_TIMEOUT_S: Final = 600.0
-DRAIN_LOOK_S: Final = 0.2
+CONTROL_RESTART_S: Final = 10.0
 ERRORS: Final = {
     kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HyperionError)
 }
@@ -107,15 +108,24 @@ class ControlLink:
         except OSError as error:
             self._log.write("warning", "snapshot not kept", error=str(error))
 
+    async def _connect_patiently(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to control, which may be restarting just now. Raises NotReady when it stays away."""
+        ends_s = time.monotonic() + CONTROL_RESTART_S
+        while True:
+            try:
+                return await asyncio.open_unix_connection(str(self._socket_path))
+            except OSError:
+                if time.monotonic() > ends_s:
+                    message = "the control process is away; try again in a moment"
+                    raise NotReady(message, retry_after_s=1.0) from None
+            await asyncio.sleep(RETRY_S[-2])
+
     async def change_model(self, model: str, parameters: Mapping[str, Any] | None) -> None:
         """Asks control to load (again), or with None to unload, a model; returns when this gateway has followed.
 
         Raises the error that control names, or NotReady when it is away.
         """
-        try:
-            reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
-        except OSError:
-            raise NotReady("the control process is away; try again in a moment", retry_after_s=1.0) from None
+        reader, writer = await self._connect_patiently()
         with contextlib.closing(writer):
             request = Unload(model) if parameters is None else Load(model, dict(parameters))
             try:

@@ -190,9 +190,11 @@ class Pipeline:
     # --- questions ---
 
     def is_ready(self) -> bool:
-        """Whether a snapshot is there and every model of it has a replica that answers."""
+        """Whether a snapshot is there, nothing is being loaded for the first time, and every model served has a replica that
+        answers."""
         table = self._router.table
-        return bool(table.version) and not self.draining and all(pool.ready for pool in table.pools())
+        loading = any(row.state == "LOADING" and row.name not in table.models for row in table.index)
+        return bool(table.version) and not loading and not self.draining and all(pool.ready for pool in table.pools())
 
     def is_model_ready(self, model: str, version: str) -> bool:
         """Whether a replica of the version answers. Raises UnknownModel."""
