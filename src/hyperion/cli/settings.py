@@ -49,6 +49,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("grpc", "flag", True, "serve gRPC"),
     Setting("admin-host", "text", "127.0.0.1", "address of the management API"),
     Setting("admin-port", "int", 8082, f"management API and status page; {PORT_HELP}", least=0, most=65535),
+    Setting("admin-names", "text", "", "further host names of the management API, comma-separated"),
     Setting("home", "text", ".hyperion", "directory of all state"),
     Setting("gateway-workers", "int", 1, "gateway processes", least=1, most=64),
     Setting("require-auth", "flag", False, "refuse requests without credentials", off_name="open"),

@@ -84,6 +84,7 @@ def plan_control(
         admin_fd=admin_fd,
         admin_host=settings.text("admin_host"),
         admin_port=admin_port,
+        admin_names=tuple(name for name in settings.text("admin_names").replace(" ", "").split(",") if name),
         public_url=url,
         drain_s=settings.number("drain_s"),
         log_format=log_format,

@@ -40,6 +40,7 @@ class ControlLoop:
         self.publisher = publisher
         self.observer = observer
         self.outcomes: dict[str, Outcome] = {}
+        self.looked_once = False
         self.looked = asyncio.Event()
         self._memory = memory
         self._memory_path = memory_path
@@ -77,6 +78,7 @@ class ControlLoop:
         self._publish(placement, seen)
         await self._applier.retire(placement.retire, self.publisher)
         self.outcomes = {outcome.model: outcome for outcome in placement.outcomes}
+        self.looked_once = True
         self.looked.set()
         self.looked = asyncio.Event()
 

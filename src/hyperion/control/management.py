@@ -64,13 +64,23 @@ class Management:
         """What the gateways are told to serve."""
         return self._loop.publisher.snapshot
 
-    def replicas(self) -> tuple[Child, ...]:
+    def children(self) -> tuple[Child, ...]:
         """Every child of the supervisor as last seen."""
         return self._loop.observer.see().children
 
     def workers(self) -> dict[int, int]:
         """Connected gateway workers, and the snapshot version that each runs."""
         return self._loop.publisher.workers()
+
+    def is_ready(self) -> bool:
+        """True once no model is loading and every gateway worker runs the current snapshot."""
+        publisher = self._loop.publisher
+        return (
+            self._loop.looked_once
+            and len(publisher.workers()) >= self.config.gateway_workers
+            and publisher.acknowledged() >= publisher.snapshot.version
+            and all(outcome.verdict != LOADING for outcome in self._loop.outcomes.values())
+        )
 
     async def _until(self, model: str, generation: int, wanted: tuple[str, ...]) -> None:
         """Wait for the outcome of this generation, then until the gateways have heard of it."""

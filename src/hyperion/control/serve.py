@@ -49,7 +49,7 @@ class Control:
         # Before the first look, so that replicas that serve are seen to serve: nothing is unpublished by a restart.
         revision = await self._observer.refresh()
         server = await self._publisher.serve(listen_unix(self._socket_path), management.command)
-        settled = asyncio.ensure_future(self._wait_until_settled(notify))
+        settled = asyncio.ensure_future(self._wait_until_settled(management, notify))
         parts = {
             asyncio.ensure_future(self._observer.follow(revision)),
             asyncio.ensure_future(self._loop.run()),
@@ -65,21 +65,15 @@ class Control:
         await asyncio.gather(settled, *parts, return_exceptions=True)
         return 0
 
-    async def _wait_until_settled(self, notify: Notify) -> None:
+    async def _wait_until_settled(self, management: Management, notify: Notify) -> None:
         """Say READY=1 when no model is loading any more and every gateway has heard of it."""
         said = ""
-        while True:
+        while not management.is_ready():
             await self._loop.looked.wait()
-            verdicts = {outcome.verdict for outcome in self._loop.outcomes.values()}
-            if LOADING not in verdicts:
-                break
             status = f"STATUS={_describe_progress(self._loop)}"
             if status != said:  # the supervisor tells us of every change, also of this one
                 notify(status)
             said = status
-        version = self._publisher.snapshot.version
-        while len(self._publisher.workers()) < self._config.gateway_workers or self._publisher.acknowledged() < version:
-            await self._loop.looked.wait()
         notify("READY=1")
 
     async def _serve_api_later(
@@ -98,4 +92,6 @@ class Control:
 
 def _describe_progress(loop: ControlLoop) -> str:
     waiting = sorted(outcome.model for outcome in loop.outcomes.values() if outcome.verdict == LOADING)
+    if not waiting:
+        return ""
     return f"loading {', '.join(waiting[:3])}" + (f" and {len(waiting) - 3} more" if len(waiting) > 3 else "")

@@ -66,7 +66,8 @@ class Source(Struct, frozen=True, forbid_unknown_fields=True):
 
 class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The control process. `sources` () serves what the home holds. `admin_fd` is the inherited listening socket of the
-    management API; None makes control bind `admin_host`:`admin_port`. `settings` lists every setting, its value and
+    management API; None makes control bind `admin_host`:`admin_port`. `admin_names` are
+    further Host names under which the API may be called. `settings` lists every setting, its value and
     where it came from, for `/api/v1/config`."""
 
     run_dir: str
@@ -78,6 +79,7 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     admin_fd: int | None = None
     admin_host: str = "127.0.0.1"
     admin_port: int = 8082
+    admin_names: tuple[str, ...] = ()
     public_url: str = "http://127.0.0.1:8080"
     drain_s: float = 30.0
     log_format: str = "json"
