@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 ROLES = ("supervisor", "control", "gateway", "runner")
+ROOT = Path(__file__).parents[2]
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 LOOK_S = 0.02
@@ -78,6 +79,7 @@ class Served:
             self.process = subprocess.Popen(
                 self._command,
                 env=self._env,
+                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -111,6 +113,16 @@ class Served:
                 pass  # not listening yet
             time.sleep(LOOK_S)
         raise TimeoutError(f"not ready after {START_TIMEOUT_S} s:\n{self.tail()}")
+
+    def wait_for_line(self, start: str) -> str:
+        """The first line of the terminal's output that begins with `start`, once it is there."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            for line in self.log.read_text(errors="replace").splitlines():
+                if line.strip().startswith(start):
+                    return line.strip()
+            time.sleep(LOOK_S)
+        raise TimeoutError(f"no line {start!r}…:\n{self.tail()}")
 
     def stop(self) -> list[str]:
         """SIGTERM to the supervisor; the command lines of what is left when it has ended, having killed them."""
