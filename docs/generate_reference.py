@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from hyperion.cli.main import main as command
+from hyperion.cli.main import cli as command
 from hyperion.cli.settings import SETTINGS
 from hyperion.gateway.grpc_status import CODES as GRPC_CODES
 from hyperion.gateway.http_status import STATUS as HTTP_STATUS
@@ -120,7 +120,7 @@ def command_section(path: tuple[str, ...], one: click.Command) -> str:
             names = " / ".join(f"`{name}`" for name in (*option.opts, *option.secondary_opts))
             rows.append((names, default_of(option), option.help or ""))
     text = inspect.cleandoc(one.help or one.short_help or "").replace("\b\n", "").replace("\f", "")
-    body = f"## `{' '.join(path)}`\n\n{text}\n\n```\n{usage}\n```\n"
+    body = f"### `{' '.join(path)}`\n\n{text}\n\n```\n{usage}\n```\n"
     return body + ("\n" + table(("option", "default", ""), rows) if rows else "")
 
 
