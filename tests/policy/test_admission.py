@@ -1,0 +1,70 @@
+"""Admission: full queues and hopeless waits are refused, everything else is let in."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperion.policy.admission import QueueState, expected_wait_ns, refusal, retry_after_s
+from hyperion.policy.latency import LatencyCurve
+
+MS = 1_000_000
+FLAT = LatencyCurve(base_ns=10.0 * MS)  # any batch takes 10 ms
+STATES = st.builds(
+    QueueState, st.integers(0, 5000), st.integers(0, 128), st.integers(0, 8), st.integers(1, 4096), st.integers(1, 64)
+)
+CURVES = st.builds(LatencyCurve, slope_ns=st.floats(0, 1e7), base_ns=st.floats(0, 1e9))
+
+
+@pytest.mark.parametrize(
+    ("queued", "running", "replicas", "wait_ms"),
+    [
+        (0, 0, 1, 10),  # next batch
+        (0, 8, 1, 20),  # after the one that is computed
+        (8, 8, 1, 30),
+        (7, 0, 1, 10),  # joins the seven
+        (16, 8, 2, 20),  # two replicas share what is ahead
+        (0, 0, 0, 10),  # no replica yet: as if there were one
+    ],
+)
+def test_the_expected_wait_counts_full_batches_ahead(queued: int, running: int, replicas: int, wait_ms: int) -> None:
+    assert expected_wait_ns(QueueState(queued, running, replicas, 100, 8), FLAT) == wait_ms * MS
+
+
+@pytest.mark.parametrize(
+    ("state", "budget_ms", "reason"),
+    [
+        (QueueState(0, 0, 1, 10, 8), 1, ""),  # nothing waits: the batch policy will see to the deadline
+        (QueueState(9, 0, 1, 10, 8), 1000, ""),
+        (QueueState(10, 0, 1, 10, 8), 1000, "the queue is full (10 of 10 rows)"),
+        (QueueState(12, 0, 1, 10, 8), 1000, "the queue is full (12 of 10 rows)"),
+        (QueueState(80, 8, 1, 100, 8), 119, "the queue is longer than the deadline allows"),
+        (QueueState(80, 8, 1, 100, 8), 120, ""),
+        (QueueState(80, 8, 0, 100, 8), 1, ""),  # no replica: its restart may come in time, nobody knows
+    ],
+)
+def test_who_is_refused(state: QueueState, budget_ms: int, reason: str) -> None:
+    assert refusal(state, FLAT, budget_ms * MS) == reason
+
+
+@given(STATES, CURVES, st.integers(0, 10**12))
+def test_a_full_queue_refuses_whatever_the_deadline(state: QueueState, curve: LatencyCurve, budget_ns: int) -> None:
+    reason = refusal(state, curve, budget_ns)
+    assert (reason != "") >= (state.queued_rows >= state.max_queued_rows)
+
+
+@given(STATES, CURVES, st.integers(0, 10**12), st.integers(0, 10**12))
+def test_who_is_admitted_would_be_with_more_time_too(
+    state: QueueState, curve: LatencyCurve, one_ns: int, other_ns: int
+) -> None:
+    less_ns, more_ns = sorted((one_ns, other_ns))
+    if not refusal(state, curve, less_ns):
+        assert not refusal(state, curve, more_ns)
+
+
+@given(STATES, CURVES)
+def test_nobody_is_told_to_come_back_in_less_than_a_second(state: QueueState, curve: LatencyCurve) -> None:
+    assert retry_after_s(state, curve) >= 1.0
+
+
+def test_retry_after_is_half_of_the_wait() -> None:
+    assert retry_after_s(QueueState(8 * 999, 0, 1, 10_000, 8), FLAT) == pytest.approx(5.0)

@@ -1,0 +1,21 @@
+"""The examples in the docstrings are true."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import hyperion.policy
+
+MODULES = sorted(
+    [f"hyperion.policy.{module.name}" for module in pkgutil.iter_modules(hyperion.policy.__path__)]
+    + ["hyperion.gateway.http", "hyperion.gateway.http_targets", "hyperion.gateway.admit"]
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_example_gives_what_it_says(name: str) -> None:
+    outcome = doctest.testmod(importlib.import_module(name))
+    assert outcome.attempted
+    assert not outcome.failed
