@@ -1,7 +1,7 @@
 """How alike are two texts, from 0 to 1? For finding near-duplicates: names, addresses, product titles.
 
 A text becomes a vector that counts its runs of three characters, hashed into `BUCKETS` places; the similarity of two
-texts is the cosine of their vectors. It needs no training and no language, and forgives typing errors and swapped words.
+texts is the cosine of their vectors. It needs no training, knows no language, and forgives typing errors.
 """
 
 from zlib import crc32

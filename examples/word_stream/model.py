@@ -8,6 +8,7 @@ model would. The names `text_input` and `text_output` are those of the generate 
 import pathlib
 import random
 from collections.abc import Iterator
+from itertools import pairwise
 from zlib import crc32
 
 import numpy as np
@@ -25,7 +26,7 @@ class Model:
         words = (directory / "corpus.txt").read_text().split()
         self.beginnings = [words[0]]
         self.followers: dict[str, list[str]] = {}
-        for word, follower in zip(words, words[1:], strict=False):
+        for word, follower in pairwise(words):
             self.followers.setdefault(word, []).append(follower)
             if word.endswith((".", "!", "?")):
                 self.beginnings.append(follower)
@@ -45,7 +46,7 @@ class Model:
 
     def continue_prompt(self, prompt: bytes) -> Iterator[str]:
         """The words that follow the prompt's last word, where the corpus has it, or else a new sentence."""
-        chance = random.Random(crc32(prompt))  # noqa: S311
+        chance = random.Random(crc32(prompt))
         spoken = prompt.decode("utf-8", "replace").split()
         word = spoken[-1] if spoken else ""
         for _ in range(LONGEST):

@@ -98,6 +98,8 @@ def read_signature(model: str, kind: type) -> Signature:
 
 def _import(directory: Path, path: Path) -> ModuleType:
     """The module of `path`, as `hyperion_model.model`. What lies beside it can be imported, relatively or by name."""
+    for name in [name for name in sys.modules if name == PACKAGE or name.startswith(f"{PACKAGE}.")]:
+        del sys.modules[name]
     package = ModuleType(PACKAGE)
     package.__path__ = [str(directory)]
     sys.modules[PACKAGE] = package
@@ -124,5 +126,5 @@ def _refuse(model: str, directory: Path, what: str, error: Exception) -> ModelRe
         lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(root)]
         if lines:
             where = f" ({Path(lines[-1].filename).name}, line {lines[-1].lineno})"
-    detail = error.msg if isinstance(error, SyntaxError) else str(error)
+    detail = error.msg if isinstance(error, SyntaxError) else str(error).replace(f"{directory}/", "")
     return ModelRefused(f"{model}: {FILE_NAME} {what}: {type(error).__name__}: {detail}{where}"[:600])
