@@ -11,6 +11,7 @@ from hyperion.schema.errors import InvalidConfig, ModelRefused
 from hyperion.schema.model import ModelOptions
 from hyperion.store.digest import digest_of
 from hyperion.store.discover import discover, split_repository
+from tests.services import needs_module
 from tests.store.layout import lay_out, only, refusal
 
 TRUSTING = ModelOptions(trust_pickle=True)
@@ -115,16 +116,14 @@ def test_special_files_are_refused_without_hanging(tmp_path: Path) -> None:
         assert "socket.onnx" in refusal(tmp_path / "socket.onnx")
 
 
-def test_weights_beside_an_onnx_file_are_part_of_its_digest(tmp_path: Path, onnx_model: Any) -> None:
-    onnx = pytest.importorskip("onnx")
-    onnx.save_model(onnx_model, tmp_path / "m.onnx", save_as_external_data=True, location="m.weights", size_threshold=0)
-    if not (tmp_path / "m.weights").exists():
-        lay_out(tmp_path, {"m.weights": b"\0" * 16})
-        add_external_tensor(onnx, tmp_path / "m.onnx", "m.weights")
-    before = only(tmp_path / "m.onnx").digest
-    with open(tmp_path / "m.weights", "r+b") as weights:
-        weights.write(b"\x01")
-    assert only(tmp_path / "m.onnx").digest != before
+def test_weights_beside_an_onnx_file_are_part_of_its_digest(tmp_path: Path, files: Path) -> None:
+    onnx = needs_module("onnx", extra="examples")
+    path = lay_out(tmp_path, {"m.onnx": files / "m.onnx", "m.weights": b"\0" * 16}) / "m.onnx"
+    alone = only(path).digest
+    add_external_tensor(onnx, path, "m.weights")
+    before = only(path).digest
+    lay_out(tmp_path, {"m.weights": b"\0" * 15 + b"\1"})
+    assert len({alone, before, only(path).digest}) == 3
 
 
 @pytest.mark.parametrize(
@@ -133,7 +132,7 @@ def test_weights_beside_an_onnx_file_are_part_of_its_digest(tmp_path: Path, onnx
 def test_weights_that_an_onnx_file_may_not_have_are_refused(
     tmp_path: Path, files: Path, location: str, says: str
 ) -> None:
-    onnx = pytest.importorskip("onnx")
+    onnx = needs_module("onnx", extra="examples")
     root = lay_out(tmp_path / "in", {"m.onnx": files / "m.onnx", "../m.weights": b"\0" * 16})
     add_external_tensor(onnx, root / "m.onnx", location)
     message = refusal(root / "m.onnx")

@@ -73,6 +73,7 @@ def read_mlserver_model(folder: Path, layers: Layers, name: str | None) -> Model
     _check_fields(parameters, "parameters.", _PARAMETERS_READ, _PARAMETERS_HARMLESS)
     _check_content_type(parameters.get("content_type"), settings.get("inputs"))
     runtime = _find_runtime(settings.get("implementation"))
+    signature = _read_signature(settings.get("inputs"))
     layers = layers.put(_read_options(settings, folder), FILE, ModelRefused)
     from_file, layers = read_hyperion_yaml(folder, layers)
     given = settings.get("name") or ""
@@ -96,7 +97,7 @@ def read_mlserver_model(folder: Path, layers: Layers, name: str | None) -> Model
         path=str(target),
         digest=digest_of(folder),
         options=layers.options,
-        signature=_read_signature(settings.get("inputs")),
+        signature=signature,
     )
 
 

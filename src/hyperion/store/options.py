@@ -34,8 +34,11 @@ class Layers(msgspec.Struct, frozen=True):
     pinned: frozenset[str] = frozenset()
 
     def put(self, given: Mapping[str, Any], source: str, error: type[HyperionError] = InvalidConfig) -> "Layers":
-        """A copy with `given` on top, checked; `source` names the file in the message."""
+        """A copy with `given` on top, checked; `source` names the file in the message. `env` and `labels` add up."""
         fresh = {key: value for key, value in given.items() if key not in self.pinned}
+        for key in ("env", "labels"):
+            if key in fresh:
+                fresh[key] = {**getattr(self.options, key), **fresh[key]}
         return Layers(check_options({**msgspec.structs.asdict(self.options), **fresh}, source, error), self.pinned)
 
 

@@ -28,7 +28,7 @@ def read_yaml_mapping(
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
-        if node is None:
+        if node is None or node.tag == "tag:yaml.org,2002:null":
             return {}, {}
         if not isinstance(node, yaml.MappingNode):
             raise error(f"{path.name} line {_line(node)}: expected a mapping of keys to values")
