@@ -1,6 +1,9 @@
 """The gRPC edge below the clients: statuses, metadata, deadlines, cancellation, limits, health, reflection, TLS."""
 
 import asyncio
+import contextlib
+import random
+import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -474,3 +477,35 @@ def test_a_tls_file_that_cannot_be_read_is_a_configuration_error(tmp_path: Path)
     absent = str(tmp_path / "absent.pem")
     with pytest.raises(InvalidConfig, match=r"absent\.pem cannot be read"), serving(tls_cert=absent, tls_key=absent):
         pass
+
+
+def test_hostile_messages_never_look_like_a_fault_of_ours(channel: Any) -> None:
+    chance = random.Random(7)
+    good = a_request(priority=1)
+    ours = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+    for _ in range(300):
+        data = bytearray(good)
+        for _ in range(chance.randint(1, 4)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        if chance.random() < 0.3:
+            del data[chance.randrange(len(data)) :]
+        try:
+            infer(channel, bytes(data))
+        except grpc.RpcError as error:
+            refused: Any = error
+            assert refused.code() not in ours, (bytes(data), refused.details())
+    infer(channel, good)
+
+
+def test_a_stranger_who_speaks_no_http2_disturbs_nobody(served: Serving, channel: Any) -> None:
+    for words in (
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01" + b"\xff" * 500,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 500,
+    ):
+        with socket.create_connection(("127.0.0.1", served.edge.port), timeout=20) as stranger:
+            stranger.sendall(words)
+            with contextlib.suppress(ConnectionError):
+                while stranger.recv(4096):
+                    pass  # the server says its settings, and then good-bye
+    infer(channel, a_request())
