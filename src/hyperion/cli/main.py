@@ -16,6 +16,14 @@ EXIT_FAILED, EXIT_USAGE = 1, 2
 # Name of the subcommand -> module of this room that holds it, as `command`.
 COMMANDS = {
     "serve": "command_serve",
+    "predict": "command_predict",
+    "bench": "command_bench",
+    "config": "command_config",
+    "doctor": "command_doctor",
+    "gateway": "command_gateway",
+    "control": "command_control",
+    "runner": "command_runner",
+    "completion": "command_completion",
 }
 
 

@@ -9,7 +9,7 @@ from hyperion.cli.settings import BY_KEY, SETTINGS, Setting, Value, parse_value
 from hyperion.schema.errors import InvalidConfig
 
 DEFAULT = "default"
-_ALMOST = 0.8
+_ALMOST = 0.7
 
 
 class Resolved(Struct, frozen=True):
@@ -92,12 +92,14 @@ def _pick(setting: Setting, layers: list[tuple[Mapping[str, object], str]]) -> R
 
 def _check_environment(environ: Mapping[str, str]) -> None:
     """Other programs may have variables of our prefix, so only what looks like a slip is an error."""
-    known = {setting.variable for setting in SETTINGS}
     for variable in environ:
-        if variable.startswith("HYPERION_") and variable not in known:
-            nearest = _nearest(variable, sorted(known), _ALMOST)
+        prefix, _, key = variable.partition("HYPERION_")
+        if not prefix and key and key.lower() not in BY_KEY:
+            nearest = _nearest(key.lower(), sorted(BY_KEY), _ALMOST)
             if nearest:
-                raise InvalidConfig(f"environment: unknown variable {variable}; did you mean {nearest}?")
+                raise InvalidConfig(
+                    f"environment: unknown variable {variable}; did you mean {BY_KEY[nearest].variable}?"
+                )
 
 
 def _suggest(key: str) -> str:

@@ -31,8 +31,8 @@ def serve(settings: Settings, paths: Sequence[str], environ: Mapping[str, str]) 
     grpc_port = grpc.getsockname()[1] if grpc else 0
     url = f"{'https' if settings.text('tls_cert') else 'http'}://{_reachable(host)}:{port}"
     log_format = choose_log_format(settings, sys.stderr)
-    control = plan_control(settings, home, paths, admin.fileno(), admin_port, url, log_format)
-    gateways = plan_gateways(settings, home, http.fileno(), port, grpc_port, log_format)
+    control = plan_control(settings, home.path, home.run_dir, paths, admin.fileno(), admin_port, url, log_format)
+    gateways = plan_gateways(settings, home.path, home.run_dir, http.fileno(), port, grpc_port, log_format)
     specs = [describe_control(control), *map(describe_gateway, gateways)]
     first = [(spec, spawn(spec, environ)) for spec in specs]
 

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import TextIO
 
 from hyperion.cli.resolve import Settings
-from hyperion.fleet.home import Home
 from hyperion.schema.config import MIB, ControlConfig, GatewayConfig, Source
-from hyperion.schema.errors import InvalidConfig, Unsupported
+from hyperion.schema.errors import InvalidConfig
 
 
 def check_settings(settings: Settings, paths: Sequence[str]) -> None:
-    """Refuse what cannot work, before anything is started. Raises `InvalidConfig` or `Unsupported`."""
+    """Refuse what cannot work, before anything is started. Raises `InvalidConfig`."""
     if settings.flag("require_auth"):
-        raise Unsupported(
+        raise InvalidConfig(
             "--require-auth: API keys are not part of this version; leave it out, or put a proxy in front"
         )
     if settings.text("name") and len(paths) != 1:
@@ -32,14 +31,14 @@ def check_settings(settings: Settings, paths: Sequence[str]) -> None:
 
 
 def plan_gateways(
-    settings: Settings, home: Home, http_fd: int | None, port: int, grpc_port: int, log_format: str
+    settings: Settings, home: Path, run_dir: Path, http_fd: int | None, port: int, grpc_port: int, log_format: str
 ) -> list[GatewayConfig]:
     """Return the configuration of each gateway worker."""
     workers = settings.integer("gateway_workers")
     return [
         GatewayConfig(
-            run_dir=str(home.run_dir),
-            home=str(home.path),
+            run_dir=str(run_dir),
+            home=str(home),
             worker=worker,
             workers=workers,
             http_fd=http_fd,
@@ -66,7 +65,8 @@ def plan_gateways(
 
 def plan_control(
     settings: Settings,
-    home: Home,
+    home: Path,
+    run_dir: Path,
     paths: Sequence[str],
     admin_fd: int | None,
     admin_port: int,
@@ -76,8 +76,8 @@ def plan_control(
     """Return the configuration of the control process."""
     overrides = settings.given("model")
     return ControlConfig(
-        run_dir=str(home.run_dir),
-        home=str(home.path),
+        run_dir=str(run_dir),
+        home=str(home),
         sources=tuple(Source(os.path.abspath(path), settings.text("name"), overrides) for path in paths),
         gateway_workers=settings.integer("gateway_workers"),
         cores=len(os.sched_getaffinity(0)),
