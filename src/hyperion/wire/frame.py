@@ -131,7 +131,7 @@ def decode_frame(prefix: tuple[int, int, int, int], body: memoryview) -> Frame:
     _size, header_bytes, batch_id, kind = prefix
     try:
         header = _decoders[kind].decode(body[:header_bytes])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(f"frame of kind {kind}: {error}") from None
     return Frame(kind, batch_id, header, body[header_bytes:])
 
