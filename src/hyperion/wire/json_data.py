@@ -105,7 +105,7 @@ def _parse_nested(text: bytes, datatype: Datatype, shape: Sequence[int], count: 
         found, values = flatten(values, depth)
         if tuple(found) != tuple(shape):
             raise MalformedRequest(f"shape {list(shape)} does not fit data nested as {found}")
-    elif len(values) != count:
+    else:  # flat, and of the right length it would have been done before
         raise MalformedRequest(f"shape {list(shape)} wants {count} elements, got {len(values)}")
     return pack(values, datatype)
 
@@ -117,8 +117,8 @@ def parse_any(text: bytes, datatype: Datatype, limits: WireLimits) -> tuple[tupl
     depth = nesting(text)
     if depth > limits.max_rank:
         raise MalformedRequest(f"data is nested more than {limits.max_rank} deep")
-    if len(text) > limits.max_json_elements:
-        check_text_size(0, datatype, text.count(b","), limits)
+    if datatype.size and len(text) > limits.max_json_elements:
+        check_text_size(0, datatype, text.count(b",") + 1, limits)
     values = decode_text(text, datatype, depth)
     if depth == 0:
         return (), pack([values], datatype)
@@ -177,9 +177,13 @@ def pack(values: list[Any], datatype: Datatype) -> bytes:
 def _out_of_range(values: list[Any], datatype: Datatype) -> HyperionError:
     """The error that names the first value which the datatype cannot hold."""
     one = Packer(f"<{datatype.code}")
-    for index, value in enumerate(values):
-        try:
-            one.pack(value)
-        except (PackError, OverflowError):
-            return MalformedRequest(f"element {index}: {str(value)[:40]} is out of range for {datatype.name}")
-    raise AssertionError("packing a list failed although each of its values packs")
+    index = next(index for index, value in enumerate(values) if not _packs(one, value))
+    return MalformedRequest(f"element {index}: {str(values[index])[:40]} is out of range for {datatype.name}")
+
+
+def _packs(one: Packer, value: Any) -> bool:
+    try:
+        one.pack(value)
+    except (PackError, OverflowError):
+        return False
+    return True

@@ -234,7 +234,7 @@ def _finish(
     given = request.parameters
     if not given:
         call = InferenceCall(model, version, request.id, inputs, outputs)
-        return call, AnswerFormat(request.id, False, overrides)
+        return call, AnswerFormat(request.id, False, overrides) if request.id or overrides else ALL_JSON
     _check_parameters(given, limits)
     parameters: dict[str, Any] = dict(given)
     binary = _boolean(parameters.pop("binary_data_output", None), "binary_data_output")

@@ -112,10 +112,12 @@ def count_elements(shape: Sequence[int], max_rank: int = MAX_RANK, max_elements:
     count = 1
     for dimension in shape:
         if dimension < 0:
-            raise MalformedRequest(f"shape {list(shape)} has a negative dimension; expected actual sizes, 0 or more")
+            raise MalformedRequest(
+                f"shape {str(list(shape))[:200]} has a negative dimension; expected sizes of 0 or more"
+            )
         count *= dimension
         if count > max_elements or dimension > max_elements:
-            raise TooLarge(f"shape {list(shape)} is over the limit of {max_elements} elements in one tensor")
+            raise TooLarge(f"shape {str(list(shape))[:200]} is over the limit of {max_elements} elements in one tensor")
     return count
 
 
