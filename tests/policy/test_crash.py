@@ -37,7 +37,7 @@ def test_a_request_is_not_refused_for_one_death() -> None:
 
 
 def crashes_until_settled(count: int, poison: set[int]) -> tuple[set[int], set[int], int]:
-    """Runs the policy over a replica that dies of any batch with a poison request: answered, refused, number of deaths."""
+    """Runs the policy over a replica that dies of any batch with a poison request: answered, refused, deaths."""
     deaths_alone = [0] * count
     answered: set[int] = set()
     refused: set[int] = set()

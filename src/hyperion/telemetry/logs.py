@@ -25,11 +25,15 @@ class EventLog:
         if self._text:
             clock = time.strftime("%H:%M:%S", time.localtime(now))
             tail = " ".join(f"{name}={value}" for name, value in fields.items() if value not in ("", None))
-            line = f"{clock} {level:<7} {self._role}: {event} {tail}".rstrip()
+            line = _printable(f"{clock} {level:<7} {self._role}: {event} {tail}".rstrip())
         else:
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
             known = {"time": stamp, "level": level, "role": self._role, "event": event}
-            line = msgspec.json.encode(known | {k: v for k, v in fields.items() if v not in ("", None)}).decode()
+            data = known | {k: v for k, v in fields.items() if v not in ("", None)}
+            try:
+                line = msgspec.json.encode(data).decode()
+            except UnicodeEncodeError:  # half of a surrogate pair, in a message that quotes a file's name
+                line = msgspec.json.encode({k: _printable(v) if isinstance(v, str) else v for k, v in data.items()}).decode()
         try:
             self._stream.write(line + "\n")
             self._stream.flush()
@@ -53,3 +57,10 @@ class EventLog:
             compute_ms=round(record.compute_ns / 1e6, 3),
             error=record.error,
         )
+
+
+def _printable(text: str) -> str:
+    """The text without line ends and terminal commands: a message may quote what a caller or a model said."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
