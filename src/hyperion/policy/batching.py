@@ -14,6 +14,7 @@ from hyperion.policy.latency import LatencyCurve, expect
 
 AGEING_NS = 5_000_000_000  # one step of priority is worth this much waiting
 LOWEST_PRIORITY = 9
+NEVER_NS = 1 << 63
 
 
 class Waiting(Protocol):
@@ -57,17 +58,21 @@ def plan_batch(waiting: Iterable[Waiting], now_ns: int, curve: LatencyCurve, lim
     """The largest batch, in queue order, that fits the limits and the earliest deadline in it.
 
     `waiting` is in order of virtual deadline, and every two of it may be merged. A request that alone is over the
-    limits makes a batch of its own.
+    limits makes a batch of its own. Where the curve says that nobody can be answered in time, the first whose deadline has
+    not passed yet is tried alone: the curve may be wrong, and only a new observation can mend it.
     """
     alone_ns = expect(curve, 1) + limits.post_ns
     max_rows, max_bytes = limits.max_rows, limits.max_bytes
     seen = rows = size_bytes = 0
-    earliest = 1 << 63
+    earliest = NEVER_NS
     late: list[int] = []
+    trial: tuple[int, int] | None = None
     checked_rows, finish_ns = 0, 0.0
     for item in waiting:
         deadline = item.deadline_ns
         if now_ns + alone_ns > deadline:
+            if trial is None and now_ns < deadline:
+                trial = (seen, item.rows)
             late.append(seen)
             seen += 1
             continue
@@ -88,6 +93,9 @@ def plan_batch(waiting: Iterable[Waiting], now_ns: int, curve: LatencyCurve, lim
         seen += 1
         if rows >= max_rows:
             break
+    if not rows and trial is not None:
+        position, trial_rows = trial
+        return BatchPlan(position + 1, trial_rows, tuple(late[:position]))
     return BatchPlan(seen, rows, tuple(late))
 
 
