@@ -33,7 +33,9 @@ class EventLog:
             try:
                 line = msgspec.json.encode(data).decode()
             except UnicodeEncodeError:  # half of a surrogate pair, in a message that quotes a file's name
-                line = msgspec.json.encode({k: _printable(v) if isinstance(v, str) else v for k, v in data.items()}).decode()
+                line = msgspec.json.encode(
+                    {k: _printable(v) if isinstance(v, str) else v for k, v in data.items()}
+                ).decode()
         try:
             self._stream.write(line + "\n")
             self._stream.flush()
