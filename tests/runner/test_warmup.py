@@ -87,3 +87,11 @@ def test_made_up_inputs_have_every_type() -> None:
         "BF16": "float32",
     }
     assert all(np.shape(array) == (3, 2) for array in made.values())
+
+
+def test_free_axes_have_the_lengths_that_a_repository_gives() -> None:
+    specs = (TensorSpec("image", "FP32", (-1, 3, -1, -1)), TensorSpec("scale", "FP32", (-1, -1)))
+    made = make_inputs(Signature(specs, ()), 2, {"image": [3, 8, 9]})
+    assert [made["image"].shape, made["scale"].shape] == [(2, 3, 8, 9), (2, 1)]
+    whole = make_inputs(Signature((TensorSpec("image", "FP32", (-1, 4)),), (), batched=False), 1, {"image": [5, 4]})
+    assert whole["image"].shape == (5, 4)

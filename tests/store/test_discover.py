@@ -11,6 +11,7 @@ from hyperion.schema.errors import InvalidConfig, ModelRefused
 from hyperion.schema.model import ModelOptions
 from hyperion.store.digest import digest_of
 from hyperion.store.discover import discover, split_repository
+from hyperion.store.onnx_files import find_external_files
 from tests.services import needs_module
 from tests.store.layout import lay_out, only, refusal
 
@@ -138,6 +139,14 @@ def test_weights_that_an_onnx_file_may_not_have_are_refused(
     message = refusal(root / "m.onnx")
     assert location in message
     assert says in message
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", b"\x80", b"\x00", b"\x05abc", b"\x02\xff\xfe", b"\x02\n\n", b"\xff\x7fx", b"\x03abc"]
+)
+def test_weights_that_happen_to_look_like_a_reference_do_no_harm(tmp_path: Path, rest: bytes) -> None:
+    path = lay_out(tmp_path, {"m.onnx": b"\x08\x07\x0a\x08location\x12" + rest, "abc": b"weights"}) / "m.onnx"
+    assert find_external_files(path) == (("abc",) if rest == b"\x03abc" else ())
 
 
 def add_external_tensor(onnx: Any, path: Path, location: str) -> None:

@@ -1,5 +1,6 @@
 """MLflow models, written by MLflow itself: which flavor is served and what of MLmodel counts."""
 
+import json
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
 from hyperion.store.digest import digest_of
+from hyperion.store.mlflow_signature import read_signature
 from tests.services import needs_module
 from tests.store.layout import lay_out, only, refusal
 
@@ -79,8 +81,8 @@ def saved(
     return save
 
 
-ONE = (TensorSpec("input-0", "FP64", (-1, 4)),)
-FOUR = tuple(TensorSpec(name, "FP64", (-1, 1)) for name in "abcd")
+ONE = (TensorSpec("X", "FP64", (-1, 4)),)
+FOUR = tuple(TensorSpec(name, "FP64", (-1,)) for name in "abcd")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ FOUR = tuple(TensorSpec(name, "FP64", (-1, 1)) for name in "abcd")
         ("leaves", "sklearn", "model.skops", None),
         ("sklearn", "sklearn", "model.pkl", Signature(ONE, ())),
         ("skops", "sklearn", "model.skops", Signature(FOUR, ())),
-        ("pyfunc", "mlflow-pyfunc", "", Signature(ONE, (TensorSpec("output-0", "INT64", (-1,)),))),
+        ("pyfunc", "mlflow-pyfunc", "", None),
     ],
 )
 def test_the_native_flavor_is_served_with_the_declared_signature(
@@ -158,9 +160,7 @@ def test_an_estimator_that_reads_columns_of_text_is_left_to_mlflow(tmp_path: Pat
       inputs: '[{"type": "string", "name": "city"}, {"type": "long", "name": "age", "required": false}]'
       outputs: null
     """
-    spec = only(mlmodel(tmp_path, text, files), TRUSTING)
-    assert spec.format == "mlflow-pyfunc"
-    assert spec.signature == Signature((TensorSpec("city", "BYTES", (-1, 1)), TensorSpec("age", "INT64", (-1, 1))), ())
+    assert only(mlmodel(tmp_path, text, files), TRUSTING).format == "mlflow-pyfunc"
 
 
 def test_onnx_session_options_that_we_have_are_taken(tmp_path: Path, files: Path) -> None:
@@ -203,12 +203,16 @@ def signed(inputs: str, rest: str = "") -> str:
         (signed('{"a": 1}'), "signature.inputs: expected a list"),
         (signed("[3]"), "entry 0: expected an object"),
         (signed('[{"type": "datetime", "name": "when"}]'), "signature.inputs \"when\": a column of type 'datetime'"),
-        (signed('[{"type": {"a": 1}}]'), 'signature.inputs "input-0": a column of type'),
+        (signed('[{"type": {"a": 1}}]'), 'signature.inputs "X": a column of type'),
         (signed('[{"type": "tensor"}]'), "dtype None has no equal"),
         (signed('[{"type": "tensor", "tensor-spec": {"dtype": "complex64", "shape": [-1]}}]'), "complex64"),
         (signed('[{"type": "tensor", "tensor-spec": {"dtype": "int8", "shape": [-2]}}]'), "expected a shape"),
         (signed('[{"type": "long"}]', ', params: \'[{"name": "t"}]\''), 'field "signature.params"'),
         ("flavors: {python_function: {}}\nsignature: [1]", "signature: expected a mapping"),
+        (
+            "flavors: {sklearn: {pickled_model: m.pkl}, python_function: {predict_fn: set_params}}",
+            'field "flavors.python_function.predict_fn"',
+        ),
         ("flavors: &a {python_function: *a}", "contains itself"),
     ],
 )
@@ -216,7 +220,16 @@ def test_what_we_do_not_do_is_refused_by_name(tmp_path: Path, files: Path, text:
     assert says in refusal(mlmodel(tmp_path, text, files), TRUSTING)
 
 
-def test_a_signature_with_a_fixed_first_axis_is_not_batched(tmp_path: Path, files: Path) -> None:
-    text = signed('[{"type": "tensor", "name": "x", "tensor-spec": {"dtype": "float32", "shape": [3, 2]}}]')
-    signature = only(mlmodel(tmp_path, text, files), TRUSTING).signature
-    assert signature == Signature((TensorSpec("x", "FP32", (3, 2)),), (), batched=False)
+def test_each_type_of_column_and_tensor_has_its_datatype() -> None:
+    columns = ["boolean", "integer", "long", "float", "double", "string", "binary"]
+    signature = read_signature({"inputs": json.dumps([{"type": kind} for kind in columns])})
+    assert signature is not None
+    assert [spec.datatype for spec in signature.inputs] == ["BOOL", "INT32", "INT64", "FP32", "FP64", "BYTES", "BYTES"]
+    assert [spec.name for spec in signature.inputs[:3]] == ["X", "X_1", "X_2"]
+    tensors = ["bool", "uint8", "int64", "float16", "float32", "str"]
+    spec = [{"type": "tensor", "tensor-spec": {"dtype": dtype, "shape": [3, -1]}} for dtype in tensors]
+    signature = read_signature({"inputs": json.dumps(spec)})
+    assert signature is not None
+    assert [spec.datatype for spec in signature.inputs] == ["BOOL", "UINT8", "INT64", "FP16", "FP32", "BYTES"]
+    assert signature.batched is False
+    assert read_signature({"inputs": None}) is None

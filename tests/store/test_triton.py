@@ -130,6 +130,7 @@ def test_the_command_line_wins_over_the_configuration(tmp_path: Path) -> None:
     assert (spec.name, spec.options.replicas, spec.options.threads) == ("mine", 7, 2)
 
 
+FLOAT = "data_type: TYPE_FP32"
 WARM = 'model_warmup {{ name: "w" batch_size: {size} inputs {{ key: "{name}" value: {{ {value} }} }} }}'
 
 
@@ -210,6 +211,11 @@ def warm(size: int = 1, name: str = "X", value: str = "data_type: TYPE_FP32 dims
         (warm(value="data_type: TYPE_FP32 dims: 5 zero_data: true"), "expected dims that fit [4], got [5]"),
         (warm(value="data_type: TYPE_FP32 dims: [4, 1] zero_data: true"), "expected dims that fit [4]"),
         (warm(value="data_type: TYPE_FP64 dims: 4 zero_data: true"), "the input's data type, FP32"),
+        (
+            f"max_batch_size: 2 input {{ name: 'X' data_type: TYPE_FP32 dims: -1 }} {OUTPUT}"
+            + "".join(WARM.format(size=1, name="X", value=f"{FLOAT} dims: {size} zero_data: true") for size in (1, 2)),
+            "several shapes",
+        ),
         (warm(value="data_type: TYPE_FP32 dims: 4"), "zero_data: true or random_data: true"),
         (warm(value="data_type: TYPE_FP32 dims: 4 input_data_file: 'raw'"), "input_data_file"),
         ("version_policy { specific { versions: 2 } }", "expected versions among [1], got [2]"),

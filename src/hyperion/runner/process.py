@@ -6,6 +6,7 @@ Exit codes: 0 drained, 3 the model is refused (a restart cannot help), 4 over it
 
 import contextlib
 import faulthandler
+import json
 import os
 import signal
 import socket
@@ -64,7 +65,8 @@ def _prepare(config: RunnerConfig) -> "RunnerLoop":  # noqa: F821
     if options.memory_mb:
         limit_memory(options.memory_mb << 20)
     model = load_model(spec)
-    bucket_seconds = warm_up(model, options) if options.warmup else {}
+    shapes = json.loads(spec.settings.get("warmup_shapes", "{}"))
+    bucket_seconds = warm_up(model, options, shapes=shapes) if options.warmup else {}
     hello = Hello(
         PROTOCOL,
         config.replica,

@@ -37,10 +37,14 @@ def load(spec: ModelSpec) -> TabularModel:
     methods = tuple(name for name in ("predict", "predict_proba") if hasattr(estimator, name))
     if not methods and hasattr(estimator, "transform"):
         methods = ("transform",)
+    # A repository may say which method answers (MLflow's `predict_fn`); otherwise clients choose among all.
+    method = spec.settings.get("outputs")
+    if method:
+        methods = (method,) if hasattr(estimator, method) else ()
     if not methods:
         raise ModelRefused(
             f"{spec.name}: {path.name} holds a {type(estimator).__name__}; "
-            "expected an estimator with predict or transform"
+            f"expected an estimator with {method or 'predict or transform'}"
         )
     if getattr(estimator, "n_outputs_", 1) != 1:
         methods = methods[:1]  # predict_proba of several targets is a list of arrays, one per target

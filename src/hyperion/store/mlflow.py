@@ -27,6 +27,7 @@ REGISTERED = "registered_model_meta"
 LIMIT_BYTES = MIB
 # MLflow writes this list whatever the machine has; ONNX Runtime then takes what is there, and so do we.
 _PROVIDERS = ({"CUDAExecutionProvider", "CPUExecutionProvider"}, {"CPUExecutionProvider"}, {"CUDAExecutionProvider"})
+_METHODS = ("predict", "predict_proba", "predict_log_proba")
 _SESSION_DEFAULTS: dict[str, tuple[Any, ...]] = {"execution_mode": ("sequential",), "graph_optimization_level": (99,)}
 
 
@@ -131,8 +132,12 @@ def _estimator(path: Path, serialization: str, flavors: dict[str, Any], trusted:
         require_trust(path, FileFormat("sklearn", executable=True), trusted)
     function = flavors.get("python_function")
     method = function.get("predict_fn") if isinstance(function, dict) else None
-    # `predict_proba` and the like: what MLflow's own server would answer with.
-    return Flavor("sklearn", path, settings={"outputs": str(method)} if method not in (None, "predict") else {})
+    if method in (None, "predict"):
+        return Flavor("sklearn", path)
+    if method not in _METHODS:
+        raise _refuse("flavors.python_function.predict_fn", f"{method!r:.80}", f"log it with {' or '.join(_METHODS)}")
+    # What MLflow's own server would answer with.
+    return Flavor("sklearn", path, settings={"outputs": method})
 
 
 _NATIVE: dict[str, Callable[[Path, dict[str, Any], dict[str, Any], bool], Flavor]] = {
@@ -144,14 +149,13 @@ _NATIVE: dict[str, Callable[[Path, dict[str, Any], dict[str, Any], bool], Flavor
 
 
 def _signature_for(loader: str, declared: Any) -> Signature | None:
-    """What MLmodel declares, where the model itself does not know it; an ONNX model always does, and more exactly."""
+    """What MLmodel declares, where the loader cannot know it: an ONNX model says it more exactly, and MLflow's own
+    wrapper reads it itself. Outputs are named by the loader (`predict`), because MLflow gives them no names."""
     if loader == "onnx":
         return None
+    # Read for the wrapper, too: what has no equal here must be refused before a runner is started.
     signature = read_signature(declared)
-    if signature is None or loader == "mlflow-pyfunc":
-        return signature
-    # Outputs are named by the loader (`predict`), because MLflow gives them no names.
-    return Signature(signature.inputs, ())
+    return None if signature is None or loader == "mlflow-pyfunc" else Signature(signature.inputs, ())
 
 
 def _read_registered(folder: Path) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """The signature in an MLmodel: tensors, or the columns of a data frame, as JSON texts in YAML.
 
-Called by `mlflow`. Names follow MLServer's MLflow runtime, so that its clients find them: a column is an input of its
-own, a tensor without a name is `input-0`. A column that may be left out (`"required": false`, which MLflow also notes
-for columns with gaps) must be sent; a request without it is refused by name.
+Called by `mlflow`. A column is an input of its own, [-1], under its own name; a tensor without a name is `X`, as every
+matrix of features is called here. A column that may be left out (`"required": false`, which MLflow also notes for
+columns with gaps) must be sent; a request without it is refused by name.
 """
 
 from typing import Any
@@ -79,7 +79,7 @@ def _read_tensor(item: Any, side: str, index: int) -> TensorSpec:
     if not isinstance(item, dict):
         raise ModelRefused(f"MLmodel: signature.{side}s: entry {index}: expected an object")
     name = item.get("name")
-    name = name if isinstance(name, str) and name else f"{side}-{index}"
+    name = name if isinstance(name, str) and name else f"X_{index}" if index else "X"
     kind = item.get("type")
     if kind == "tensor":
         return _read_array(item.get("tensor-spec"), name, side)
@@ -89,7 +89,7 @@ def _read_tensor(item: Any, side: str, index: int) -> TensorSpec:
             f'MLmodel: signature.{side}s "{name[:80]}": a column of type {kind!r:.80} has no equal among tensors; '
             f"expected tensor, {', '.join(_COLUMNS)}"
         )
-    return TensorSpec(name, datatype, (-1, 1))
+    return TensorSpec(name, datatype, (-1,))
 
 
 def _read_array(spec: Any, name: str, side: str) -> TensorSpec:

@@ -43,7 +43,7 @@ def _read_name(data: mmap.mmap, at: int) -> str:
     size, at = data[at] if at < len(data) else 0, at + 1
     if size & 0x80:
         size, at = (size & 0x7F) | (data[at] << 7 if at < len(data) else 0), at + 1
-    if not 0 < size <= _LONGEST_NAME:
+    if not 0 < size <= min(_LONGEST_NAME, len(data) - at):
         return ""
     try:
         name = data[at : at + size].decode()

@@ -32,7 +32,7 @@ def read_triton_model(folder: Path, layers: Layers, name: str | None) -> tuple[M
     """One spec per version that the version policy selects, oldest first. ModelRefused names the field at fault."""
     path = folder / FILE
     config = parse_model_config(read_text(path, LIMIT_BYTES) if path.is_file() else "", FILE)
-    _check_backend(config, folder)
+    _check_backend(config)
     refuse_unsupported(config)
     signature = read_signature(config)
     layers = layers.put(read_options(config, signature), FILE, ModelRefused)
@@ -59,7 +59,7 @@ def read_triton_model(folder: Path, layers: Layers, name: str | None) -> tuple[M
     return tuple(specs)
 
 
-def _check_backend(config: Any, folder: Path) -> None:
+def _check_backend(config: Any) -> None:
     if config.backend == "python":
         raise ModelRefused(
             f'{FILE}: backend "python": a TritonPythonModel talks to Triton\'s own Python API (pb_utils), which is not '
@@ -74,8 +74,6 @@ def _check_backend(config: Any, folder: Path) -> None:
     # Without either, Triton guesses from the file's name.
     if not config.backend and not config.platform and (config.default_model_filename or DEFAULT_FILE)[-5:] != ".onnx":
         raise ModelRefused(f'{FILE}: default_model_filename: expected a .onnx file, or backend: "onnxruntime"')
-    if not folder.is_dir():
-        raise ModelRefused(f"{folder.name}: not a directory")
 
 
 def _select_versions(config: Any, folder: Path) -> list[int]:

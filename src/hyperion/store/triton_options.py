@@ -157,6 +157,7 @@ def _read_warmup(config: Any, signature: Signature | None) -> set[int]:
     """Checks the warm-up samples; returns the batch sizes that they want warmed up."""
     declared = {tensor.name: tensor for tensor in signature.inputs} if signature else {}
     sizes = set()
+    dims: dict[str, list[int]] = {}
     for sample in config.model_warmup:
         path = f'model_warmup "{sample.name[:80]}"'
         sizes.add(sample.batch_size or 1)
@@ -166,6 +167,8 @@ def _read_warmup(config: Any, signature: Signature | None) -> set[int]:
                 raise refuse(f"{where}.input_data_file", "a file of sample data", "use zero_data or random_data")
             if tensor.WhichOneof("input_data_type") is None:
                 raise ModelRefused(f"{FILE}: {where}: expected zero_data: true or random_data: true")
+            if dims.setdefault(name, list(tensor.dims)) != list(tensor.dims):
+                raise refuse(f"{where}.dims", "a warm-up with several shapes", "keep the samples of one shape")
             if declared:
                 _check_sample(tensor, declared.get(name), where, signature is not None and signature.batched)
     return sizes

@@ -2,7 +2,8 @@
 
 Called by `triton`. Fields that we do not support are here too: they must be recognised in order to be refused by name.
 The descriptors live in a pool of their own, because a client library in the same process may register Triton's real
-ones. Transcribed from the field list of `model_config.proto`; a test compares it with the one in `tritonclient`.
+ones. Transcribed from the field list of `model_config.proto`; a test compares it with the one in `tritonclient`. Text
+format knows fields by name alone, so one that was renamed between releases is here under both names.
 """
 
 import functools
@@ -81,7 +82,7 @@ _MESSAGES: dict[str, str] = {
     "StrategyOldest": """
         max_candidate_sequences 1 int32, preferred_batch_size 2 *int32, max_queue_delay_microseconds 3 uint64,
         preserve_ordering 4 bool""",
-    "ModelEnsembling": "step 1 *Step, max_inflight_responses 2 uint32",
+    "ModelEnsembling": "step 1 *Step, max_inflight_requests 2 uint32, max_inflight_responses 3 uint32",
     "Step": """
         model_name 1 string, model_version 2 int64, input_map 3 {string string}, output_map 4 {string string},
         model_namespace 5 string""",
