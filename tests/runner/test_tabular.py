@@ -105,6 +105,15 @@ def test_a_cluster_model_predicts_and_a_scaler_transforms(tmp_path: Path) -> Non
     assert scaler.signature.outputs == (TensorSpec("transform", "FP64", (-1, 4)),)
 
 
+def test_a_repository_chooses_the_output(tmp_path: Path, iris: Any) -> None:
+    io.dump(iris, tmp_path / "m.skops")
+    spec = spec_of("sklearn", tmp_path / "m.skops", settings={"outputs": "predict_log_proba"})
+    model = load_model(spec)
+    assert model.signature.outputs == (TensorSpec("predict_log_proba", "FP64", (-1, 3)),)
+    with pytest.raises(ModelRefused, match="expected an estimator with transform"):
+        load_model(spec_of("sklearn", tmp_path / "m.skops", settings={"outputs": "transform"}))
+
+
 def test_an_estimator_that_is_not_fitted_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelRefused, match="is it fitted"):
         load_estimator(tmp_path, Ridge())
@@ -172,6 +181,17 @@ def test_a_missing_value_is_one_to_a_booster(tmp_path: Path) -> None:
     rows = features[:6].astype(np.float32)
     assert loaded.signature.outputs == (TensorSpec("predict", "FP32", (-1,)),)
     np.testing.assert_allclose(loaded.predict({"X": rows}, ())["predict"], model.predict(rows), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*UBJSON")
+def test_a_booster_by_mlflows_old_name_is_read_by_its_content(tmp_path: Path) -> None:
+    xgboost = pytest.importorskip("xgboost", reason="needs xgboost")
+    features, target = load_diabetes(return_X_y=True)
+    model = xgboost.train({"nthread": 1}, xgboost.DMatrix(features, target), 2)
+    model.save_model(tmp_path / "model.xgb")
+    loaded = load_model(spec_of("xgboost", tmp_path / "model.xgb"))
+    expected = model.predict(xgboost.DMatrix(features[:3].astype(np.float32)))
+    assert loaded.predict({"X": features[:3].astype(np.float32)}, ())["predict"].tolist() == expected.tolist()
 
 
 def test_named_columns_of_a_booster_are_found_by_name(tmp_path: Path) -> None:

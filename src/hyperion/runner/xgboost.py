@@ -6,6 +6,7 @@ own predict gives.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +25,7 @@ _SUFFIXES = (".ubj", ".json")
 
 def load(spec: ModelSpec) -> TabularModel:
     """The Booster in the file `spec.path`. Raises ModelRefused when it is broken or in the old binary format."""
-    path = Path(spec.path)
-    if path.suffix not in _SUFFIXES:
-        raise ModelRefused(
-            f"{spec.name}: {path.name} is not in a format that XGBoost keeps stable; "
-            "save it again with save_model('model.ubj')"
-        )
-    booster = xgboost.Booster()
-    try:
-        booster.load_model(path)
-    except xgboost.core.XGBoostError as error:
-        reason = str(error).strip().splitlines()[-1].replace(str(path), path.name)
-        raise ModelRefused(f"{spec.name}: cannot load {path.name}: {reason}"[:500]) from error
+    booster = _read_booster(spec, Path(spec.path))
     threads = resolve_threads(spec.options.threads)
     booster.set_param({"nthread": threads})
     if spec.options.device.startswith("cuda"):
@@ -62,6 +52,27 @@ def load(spec: ModelSpec) -> TabularModel:
         return decide_classes(run(matrix))
 
     return make_model(spec, "xgboost", features, ("predict", "predict_proba"), classify)
+
+
+def _read_booster(spec: ModelSpec, path: Path) -> Any:
+    try:
+        with open(path, "rb") as file:
+            is_json = file.read(64).lstrip()[:1] == b"{"  # UBJSON begins like JSON
+        if not is_json:
+            raise ModelRefused(
+                f"{spec.name}: {path.name} is not in a format that XGBoost keeps stable; "
+                "save it again with save_model('model.ubj')"
+            )
+        booster = xgboost.Booster()
+        # By any other name (MLflow's `model.xgb`) XGBoost takes the content for UBJSON; as bytes it looks for itself.
+        booster.load_model(path if path.suffix in _SUFFIXES else bytearray(path.read_bytes()))
+    except OSError as error:
+        raise ModelRefused(f"{spec.name}: cannot read {path.name}: {error.strerror}") from error
+    except xgboost.core.XGBoostError as error:
+        reason = (str(error).strip() or "it is broken").splitlines()[0]
+        reason = re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", reason)  # the time, and a line of XGBoost's own source
+        raise ModelRefused(f"{spec.name}: cannot load {path.name}: {reason}"[:500]) from error
+    return booster
 
 
 def decide_classes(scores: Array) -> dict[str, Array]:
