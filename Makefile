@@ -52,8 +52,8 @@ test-all-pythons: ## run the suite on each Python from 3.11 to 3.13 that is foun
 docs: $(VENV)/.dev ## regenerate the reference pages from the code
 	$(BIN)/python docs/generate_reference.py
 
-bench: $(VENV)/.dev ## run the benchmarks beside the peers (installs them; takes long)
-	$(BIN)/python -m bench $(ARGS)
+bench: $(VENV)/.core ## run the benchmarks beside the peers (ARGS="run --quick --workload small"; installs what they need)
+	$(BIN)/python -m bench $(or $(ARGS),--help)
 
 lock: ## resolve requirements/*.txt again (needs uv)
 	bash requirements/lock.sh
