@@ -6,6 +6,7 @@ Moves into the harness's own environment first, so that any Python 3.11+ can sta
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -76,6 +77,9 @@ def _numbers(text: str) -> list[int]:
 
 
 if __name__ == "__main__":
+    # Both signals unwind the stack, so that servers are stopped; a background job would else ignore the first.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

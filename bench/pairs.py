@@ -17,6 +17,7 @@ from bench.stats import median_ratio
 from bench.workloads import Workload
 
 WARM_UP_S = 2.0
+QUIET_CORES = 0.25  # a pair during which strangers used more than this is measured again, as often as pairs are wanted
 
 
 def compare(
@@ -38,10 +39,14 @@ def compare(
         for server in (a, b):
             trial.warm_up(server, concurrency, WARM_UP_S)
         idle = [trial.idle_cores(server) for server in (a, b)]
-        pairs = []
-        for i in range(count):
-            order = (a, b) if i % 2 == 0 else (b, a)
+        pairs: list[dict[str, dict]] = []
+        disturbed = 0
+        while len(pairs) < count:
+            order = (a, b) if len(pairs) % 2 == 0 else (b, a)
             samples = {id(server): trial.measure(server, concurrency, seconds) for server in order}
+            if max(sample.other_cores for sample in samples.values()) > QUIET_CORES and disturbed < count:
+                disturbed += 1
+                continue
             pairs.append({"a": samples[id(a)].as_dict(), "b": samples[id(b)].as_dict()})
     key = {"subject": subject.name, "peer": peer.name, "concurrency": concurrency}
     results.put(
@@ -52,6 +57,7 @@ def compare(
             "seconds": seconds,
             "idle_cores": idle,
             "start_s": [a.start_s, b.start_s],
+            "disturbed": disturbed,
             "pairs": pairs,
         },
     )

@@ -54,7 +54,7 @@ def _row(entry: dict) -> dict:
     def ratio(name: str) -> dict:
         return vars(median_ratio([s[name] for s in a], [s[name] for s in b]))
 
-    names = ("rate", "errors", "p50_ms", "cpu_us", "rss_mb", "batch")
+    names = ("rate", "errors", "p50_ms", "cpu_us", "rss_mb", "batch", "other_cores")
     return {
         "subject": entry["subject"],
         "peer": entry["peer"],
@@ -76,8 +76,8 @@ def _pairs_table(rows: list[dict]) -> list[str]:
         "Closed loop. Ratios are subject over peer, pair by pair: the median and its 95 % interval.",
         "",
         "| c | peer | setting | peer req/s | subject req/s | ratio of rates | peer p50 ms | subject p50 ms "
-        "| peer CPU µs/req | subject CPU µs/req | peer errors |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| peer CPU µs/req | subject CPU µs/req | peer errors | strangers, cores |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in sorted(rows, key=lambda r: (r["concurrency"], -(r["peer_median"]["rate"] or 0))):
         a, b = row["subject_median"], row["peer_median"]
@@ -85,7 +85,8 @@ def _pairs_table(rows: list[dict]) -> list[str]:
         out.append(
             f"| {row['concurrency']} | {name} | {_short(row['setting'])} | {b['rate']:,.0f} | {a['rate']:,.0f} "
             f"| {Ratio(**row['rate_ratio'])} | {_number(b['p50_ms'])} | {_number(a['p50_ms'])} "
-            f"| {_number(b['cpu_us'])} | {_number(a['cpu_us'])} | {b['errors']:.1%} |"
+            f"| {_number(b['cpu_us'])} | {_number(a['cpu_us'])} | {b['errors']:.1%} "
+            f"| {_number(a['other_cores'])} |"
         )
     return [*out, ""]
 
@@ -152,9 +153,12 @@ def _split_table(data: dict) -> list[str]:
     for entry in data["split"]:
         parts = "; ".join(f"{k} {v:g}" for k, v in entry["one_at_a_time_ms"].items())
         out += [f"One request at a time, {entry['peer']}, medians in ms by `server-timing`: {parts}.", ""]
-        out += ["| process | CPU µs/request | parse | copy | compute | other |", "|---|---|---|---|---|---|"]
+        out += [
+            "| process | CPU µs/request | parse | copy | compute | sockets | other |",
+            "|---|---|---|---|---|---|---|",
+        ]
         for role, p in entry["under_load"].items():
-            cells = (f"{p[name]:g}" for name in ("cpu_us", "parse", "copy", "compute", "other"))
+            cells = (f"{p[name]:g}" for name in ("cpu_us", "parse", "copy", "compute", "sockets", "other"))
             out.append(f"| {role} | {' | '.join(cells)} |")
         out.append("")
     return out

@@ -27,12 +27,16 @@ from bench.results import Results
 from bench.workloads import Workload
 
 CONCURRENCY = 16
-# The innermost frame that matches names the bucket; in this order where one frame matches several.
+# The innermost frame that matches names the bucket; the first that matches it, from top to bottom. py-spy gives C code to
+# the Python frame that called it: the event loops' own frames are their system calls, the end of a message is the join
+# of the pieces of its body.
 BUCKETS = (
-    ("compute", re.compile(r"onnxruntime|session|predict")),
-    ("parse", re.compile(r"wire/(?!frame)|json|http|decode|parse|encode|on_body|on_header|validate")),
-    ("copy", re.compile(r"frame|ring|memfd|shm|mmap|concatenate|stack|copy|recv|send|read|write|data_received|join")),
+    ("compute", re.compile(r"onnxruntime|runner/(onnx|python)")),
+    ("sockets", re.compile(r"asyncio/|RunnerLoop\.run|\b_?(write|recv|send|receive|send_bytes)\b (?!.*ring)")),
+    ("copy", re.compile(r"on_message_complete|on_body|ring\.py|wire/frame|runner/frame|concatenate|stack|merge")),
+    ("parse", re.compile(r"wire/|gateway/http|json|decode|parse|encode|validate")),
 )
+NAMES = (*(name for name, _ in BUCKETS), "other")
 
 
 def run_split(results: Results, peer: Peer, workload: Workload, seconds: float) -> None:
@@ -40,9 +44,10 @@ def run_split(results: Results, peer: Peer, workload: Workload, seconds: float) 
     with Server(peer, workload, {}) as server:
         trial.warm_up(server, CONCURRENCY, 2)
         alone = _one_at_a_time(server, 200)
-        loaded = _under_load(server, seconds)
-    results.put("split", {"peer": peer.name}, {"one_at_a_time_ms": alone, "under_load": loaded})
-    print(f"  split {workload.name}: {alone}\n  {loaded}", file=sys.stderr, flush=True)
+        loaded, hot = _under_load(server, seconds)
+    figures = {"one_at_a_time_ms": alone, "under_load": loaded, "hottest": hot}
+    results.put("split", {"peer": peer.name}, figures)
+    print(f"  split {workload.name}: {alone}\n  {loaded}\n  {hot}", file=sys.stderr, flush=True)
 
 
 def _one_at_a_time(server: Server, count: int) -> dict[str, float]:
@@ -63,8 +68,8 @@ def _one_at_a_time(server: Server, count: int) -> dict[str, float]:
     return {name: round(float(np.median(values)), 4) for name, values in seen.items()}
 
 
-def _under_load(server: Server, seconds: float) -> dict[str, dict[str, float]]:
-    """µs of CPU per request by process role and bucket."""
+def _under_load(server: Server, seconds: float) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]]]:
+    """µs of CPU per request by process role and bucket; and by role the functions where most samples were."""
     roles = {pid: role for pid in server.pids() if (role := _role(pid)) in ("gateway", "runner")}
     with tempfile.TemporaryDirectory() as directory:
         files = {pid: Path(directory) / str(pid) for pid in roles}
@@ -80,11 +85,13 @@ def _under_load(server: Server, seconds: float) -> dict[str, dict[str, float]]:
         stacks = {pid: path.read_text() if path.exists() else "" for pid, path in files.items()}
     requests = loads[0].requests
     out: dict[str, dict[str, float]] = {}
+    hot: dict[str, dict[str, float]] = {}
     for pid, role in roles.items():
         per_request = used[pid] / requests * 1e6
         shares = bucket_shares(stacks[pid])
+        hot[role] = hottest(stacks[pid])
         out[role] = {"cpu_us": per_request, **{name: share * per_request for name, share in shares.items()}}
-    return {role: {name: round(value, 1) for name, value in parts.items()} for role, parts in out.items()}
+    return {role: {name: round(value, 1) for name, value in parts.items()} for role, parts in out.items()}, hot
 
 
 def bucket_shares(raw: str) -> dict[str, float]:
@@ -94,7 +101,17 @@ def bucket_shares(raw: str) -> dict[str, float]:
         stack, _, count = line.rpartition(" ")
         counts[_bucket(stack.split(";"))] += int(count)
     total = sum(counts.values()) or 1
-    return {name: counts[name] / total for name in ("parse", "copy", "compute", "other")}
+    return {name: counts[name] / total for name in NAMES}
+
+
+def hottest(raw: str, most: int = 8) -> dict[str, float]:
+    """The functions where the samples were, by share; ``name (file)`` without line numbers."""
+    counts: Counter[str] = Counter()
+    for line in raw.splitlines():
+        stack, _, count = line.rpartition(" ")
+        counts[re.sub(r":\d+\)$", ")", stack.rpartition(";")[2])] += int(count)
+    total = sum(counts.values()) or 1
+    return {name: round(count / total, 3) for name, count in counts.most_common(most)}
 
 
 def _bucket(frames: list[str]) -> str:

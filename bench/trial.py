@@ -5,9 +5,12 @@ Called by ``pairs``, ``tune`` and ``overload``. A trial with more than 1 % error
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from bench import client
 from bench.closedloop import drive
@@ -28,6 +31,7 @@ class Sample:
     cpu_us: float
     rss_mb: float
     batch: float | None = None
+    other_cores: float = 0.0  # kept busy by neither the server nor the load generator: strangers, and stolen time
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -36,9 +40,10 @@ class Sample:
 def measure(server: Server, concurrency: int, seconds: float) -> Sample:
     """Drive the server in a closed loop and account for it."""
     batches = batch_counts(server)
-    cpu = server.cpu_s()
+    begun, cpu, all_cpu, ours = time.monotonic(), server.cpu_s(), _machine_cpu_s(), _children_cpu_s()
     load = drive(server, concurrency, seconds)
-    cpu = server.cpu_s() - cpu
+    cpu, ours = server.cpu_s() - cpu, _children_cpu_s() - ours
+    others = (_machine_cpu_s() - all_cpu - cpu - ours) / (time.monotonic() - begun)
     good = max(1, load.requests - load.errors)
     return Sample(
         server.peer.name,
@@ -50,7 +55,20 @@ def measure(server: Server, concurrency: int, seconds: float) -> Sample:
         cpu / good * 1e6,
         server.rss_mb(),
         mean_batch(batches, batch_counts(server)),
+        max(0.0, others),
     )
+
+
+def _machine_cpu_s() -> float:
+    """Processor seconds used on the whole machine so far, or stolen from it, by whoever."""
+    user, nice, system, _, _, irq, soft, steal = map(int, Path("/proc/stat").read_text().split(None, 9)[1:9])
+    return (user + nice + system + irq + soft + steal) / os.sysconf("SC_CLK_TCK")
+
+
+def _children_cpu_s() -> float:
+    """Processor seconds of the load generators that ended so far."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def warm_up(server: Server, concurrency: int, seconds: float) -> None:

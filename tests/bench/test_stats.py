@@ -29,4 +29,4 @@ def test_a_profile_is_divided_by_the_innermost_frame_that_means_something() -> N
         "main (x.py:1);run (onnxruntime/capi/onnxruntime_inference_collection.py:2) 50\n"
         "main (x.py:1);idle (x.py:3) 20"
     )
-    assert bucket_shares(raw) == {"parse": 0.3, "copy": 0.0, "compute": 0.5, "other": 0.2}
+    assert bucket_shares(raw) == {"parse": 0.3, "copy": 0.0, "compute": 0.5, "sockets": 0.0, "other": 0.2}
