@@ -6,7 +6,6 @@ headers. This file adds the limits that llhttp does not have. Made by `gateway/p
 """
 
 import asyncio
-import contextlib
 import re
 import time
 from collections import deque
@@ -38,6 +37,7 @@ MAX_BUFFERED_BYTES: Final = 2 << 30  # bodies that are still arriving, over all 
 LINGER_S: Final = 2.0
 PROGRESS_BYTES: Final = 64 << 10  # a body that gains this much within the timeout is not slow
 MAX_LENGTH_DIGITS: Final = 12
+MAX_VOID_BYTES: Final = 64 << 10  # trailers and chunk extensions in a row, without a byte of body
 UNUSUAL: Final = frozenset((b"connection", b"expect", b"upgrade", b"transfer-encoding"))
 ONCE: Final = frozenset((b"host", b"inference-header-content-length", b"authorization", b"content-encoding"))
 
@@ -59,6 +59,7 @@ class HttpEdge:
         self.refused = refused
         self.connections: set[HttpConnection] = set()
         self.draining = False
+        self.empty = asyncio.Event()
         self.buffered_bytes = 0
         self.date = b""
         self.now_s = 0.0
@@ -69,15 +70,22 @@ class HttpEdge:
         return HttpConnection(self)
 
     def tick(self, now_s: float) -> None:
-        """Once a second: the clock that is good enough for timeouts, the date header, connections that take too long."""
+        """Once a second: the clock that is good enough for timeouts, the date header, connections that take too
+        long."""
         self.now_s = now_s
         self.date = formatdate(usegmt=True).encode()
         for connection in tuple(self.connections):
             connection.look_at_time(now_s)
 
+    def look_if_empty(self) -> None:
+        """Sets `empty` once it drains and the last connection has gone."""
+        if self.draining and not self.connections:
+            self.empty.set()
+
     def drain(self) -> None:
         """No more requests: idle connections close now, the others after their answers."""
         self.draining = True
+        self.look_if_empty()
         for connection in tuple(self.connections):
             connection.close_if_idle()
 
@@ -121,6 +129,7 @@ class HttpConnection(asyncio.Protocol):
         "_exchange",
         "_exchanges",
         "_expected_s",
+        "_head_began",
         "_head_bytes",
         "_headers",
         "_in_head",
@@ -131,10 +140,12 @@ class HttpConnection(asyncio.Protocol):
         "_reading",
         "_transport",
         "_unfed",
+        "_unsent_bytes",
         "_url",
-        "_url_parts",
+        "_void_bytes",
         "_writable",
         "edge",
+        "http_11",
     )
 
     def __init__(self, edge: HttpEdge) -> None:
@@ -150,13 +161,17 @@ class HttpConnection(asyncio.Protocol):
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0
+        self._head_began = False
         self._in_head = False
+        self.http_11 = True  # whether the newest request is HTTP/1.1 and not 1.0
         self._exchange: Exchange | None = None
         self._known_head: KnownHead | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._chunks = 0
         self._progress_bytes = 0
+        self._void_bytes = 0
+        self._unsent_bytes = 0
         self._expected_s = edge.now_s + edge.config.idle_timeout_s
 
     # --- transport ---
@@ -167,8 +182,9 @@ class HttpConnection(asyncio.Protocol):
         if len(self.edge.connections) > self.edge.config.max_connections or self.edge.draining:
             self._stop(Overloaded("too many connections; close some or come back later", retry_after_s=1.0))
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self.edge.connections.discard(self)
+        self.edge.look_if_empty()
         self._transport = None
         self._forget_body()
         self._unfed.clear()
@@ -198,11 +214,6 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    @property
-    def http_11(self) -> bool:
-        """Whether the newest request is HTTP/1.1 and not 1.0."""
-        return bool(self._parser.get_http_version() == "1.1")
-
     # --- bytes in ---
 
     def data_received(self, data: bytes) -> None:
@@ -225,13 +236,13 @@ class HttpConnection(asyncio.Protocol):
         between = not self._in_head and self._exchange is None
         if between and self._known_head is not None and self._serve_known(self._known_head, data):
             return
+        self._head_began = False
+        body_bytes = self._body_bytes
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # The request itself was complete and is being answered, without the upgrade; what follows is not HTTP/1.
-            self._closing = True
-            if self._exchanges:
-                self._exchanges[-1].keep_alive = False
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+            return
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             if isinstance(cause, HyperionError):
@@ -242,18 +253,38 @@ class HttpConnection(asyncio.Protocol):
             self._stop(MalformedRequest(f"not a valid HTTP/1.1 request: {error}"))
             return
         if self._in_head:
-            self._head_bytes += len(data)
+            # Where it began in `data` is not known, so the first piece counts by its finished headers only.
+            self._head_bytes += 0 if self._head_began else len(data)
             if self._head_bytes > 2 * MAX_HEAD_BYTES:
                 self._stop(HeadersTooLarge(f"the request's head is over the limit of {MAX_HEAD_BYTES} bytes"))
                 return
-        elif between and self._exchange is None:
-            self._known_head = learn_head(data, self._parser.get_method(), self._url, self._headers)
+        elif self._exchange is not None:
+            # llhttp holds a trailer that does not end, as it holds a header.
+            self._void_bytes = self._void_bytes + len(data) if self._body_bytes == body_bytes else 0
+            if self._void_bytes > MAX_VOID_BYTES:
+                self._stop(HeadersTooLarge(f"more than {MAX_VOID_BYTES} bytes of the body are no data"))
+                return
+        elif between:
+            learned = learn_head(data, self._parser.get_method(), self._url, self._headers) if self.http_11 else None
+            self._known_head = learned
         if len(self._exchanges) >= MAX_PIPELINED:
             self._read_or_pause()
 
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Reads the request that asked for an upgrade once more without it, as the last one of its connection: llhttp leaves
+        out the body of such a request, and clients that would rather speak HTTP/2 send one."""
+        if self._parser.get_method() == b"CONNECT":
+            self._closing = True  # it was answered; what follows is not HTTP
+            return
+        headers = {name: value for name, value in self._headers.items() if name not in (b"upgrade", b"connection")}
+        lines = [b"%b: %b\r\n" % header for header in headers.items()]
+        self._parser, method = httptools.HttpRequestParser(self), self._parser.get_method()
+        self._feed(b"%b %b HTTP/1.1\r\n%bconnection: close\r\n\r\n%b" % (method, self._url, b"".join(lines), rest))
+
     def _serve_known(self, known: "KnownHead", data: bytes) -> bool:
-        """Serves `data` if it is one whole request whose head differs from an earlier one of this connection in its length only:
-        what llhttp said of that head holds for this one. Spares the usual keep-alive client a third of the parsing."""
+        """Serves `data` if it is one whole request whose head differs from an earlier one of this connection in its
+        length only: what llhttp said of that head holds for this one. Spares the usual keep-alive client a third of the
+        parsing."""
         if not data.startswith(known.before):
             return False
         start = len(known.before)
@@ -262,8 +293,10 @@ class HttpConnection(asyncio.Protocol):
         if stop < 0 or not length.isdigit() or not data.startswith(known.after, stop):
             return False
         body_start = stop + len(known.after)
-        if len(data) - body_start != int(length) or self.edge.draining:
+        size = int(length)
+        if len(data) - body_start != size or size > self.edge.config.max_body_bytes or self.edge.draining:
             return False
+        self.http_11 = True
         exchange = Exchange(self, known.method, known.path, known.headers)
         exchange.request_id = known.request_id or self.edge.new_request_id()
         exchange.body = data[body_start:]
@@ -280,6 +313,9 @@ class HttpConnection(asyncio.Protocol):
         reading = self._writable and len(self._exchanges) < MAX_PIPELINED
         if reading and not self._reading:
             self._reading = True
+            if self._in_head or self._exchange is not None:
+                # What it was sending could not arrive: its time begins anew.
+                self._expected_s = self.edge.now_s + self.edge.config.body_timeout_s
             self._transport.resume_reading()
             self._feed_rest()
         elif not reading and self._reading:
@@ -292,7 +328,7 @@ class HttpConnection(asyncio.Protocol):
         self._url = b""
         self._headers = {}
         self._head_bytes = 0
-        self._in_head = True
+        self._in_head = self._head_began = True
         self._chunks = 0
         self._expected_s = self.edge.now_s + self.edge.config.header_timeout_s
 
@@ -319,12 +355,15 @@ class HttpConnection(asyncio.Protocol):
         self._in_head = False
         headers = self._headers
         parser = self._parser
+        if parser.should_upgrade() and parser.get_method() != b"CONNECT":
+            return
         exchange = Exchange(self, parser.get_method(), self._url, headers)
-        exchange.keep_alive = parser.should_keep_alive() and not self.edge.draining
+        exchange.keep_alive = parser.should_keep_alive() and not parser.should_upgrade() and not self.edge.draining
+        self.http_11 = parser.get_http_version() == "1.1"
         given = headers.get(b"x-request-id")
         exchange.request_id = (given and clean_id(given)) or self.edge.new_request_id()
         self._exchange = exchange
-        self._body_bytes = self._progress_bytes = 0
+        self._body_bytes = self._progress_bytes = self._void_bytes = 0
         self._expected_s = self.edge.now_s + self.edge.config.body_timeout_s
         if b"host" not in headers and self.http_11:
             raise MalformedRequest('header "host" is missing; HTTP/1.1 requires it')
@@ -442,30 +481,36 @@ class HttpConnection(asyncio.Protocol):
         transport = self._transport
         if transport is None:
             return
+        self._expected_s = self.edge.now_s + LINGER_S
         if self._lingering and transport.can_write_eof():
-            self._expected_s = self.edge.now_s + LINGER_S
             transport.write_eof()
         else:
             transport.close()
 
     def look_at_time(self, now_s: float) -> None:
-        """Ends the connection if its client takes too long to send, or has nothing to ask any more."""
+        """Ends the connection if its client takes too long to send or to read, or has nothing to ask any more."""
         if now_s < self._expected_s:
             return
-        if self._closing:
-            if self._lingering:
+        unsent = self.unsent_bytes()
+        if unsent:
+            if unsent == self._unsent_bytes:
+                self.abort("it does not read its answers")
+                return
+            self._unsent_bytes = unsent  # as large as it is, it must be less the next time
+            self._expected_s = now_s + self.edge.config.body_timeout_s
+        elif self._closing:
+            if not self._exchanges:
                 self.abort("it did not close its side in time")
         elif self._in_head or self._exchange is not None:
-            self._stop(ClientTooSlow("the request did not arrive in time; send it faster"))
+            if self._reading:
+                self._stop(ClientTooSlow("the request did not arrive in time; send it faster"))
         elif not self._exchanges:
             self.close_if_idle()
 
     def close_if_idle(self) -> None:
         """Closes unless a request is arriving or being answered."""
         if not self._exchanges and self._exchange is None and not self._in_head and self._transport is not None:
-            self._closing = True
-            with contextlib.suppress(RuntimeError):
-                self._transport.close()
+            self._close()
 
 
 def clean_id(given: bytes) -> str:

@@ -49,7 +49,7 @@ def parse_path(path: bytes) -> Target:
     'predict'
     """
     text = path.partition(b"?")[0].decode("latin-1")
-    if "://" in text[:8]:  # absolute form, as proxies send it
+    if not text.startswith("/") and "://" in text[:8]:  # absolute form, as proxies send it
         text = "/" + text.partition("://")[2].partition("/")[2]
     parts = [unquote(part, errors="replace") for part in text.strip("/").split("/")]
     route = FIXED.get("/".join(parts))
