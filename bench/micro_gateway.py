@@ -1,8 +1,8 @@
 """Where a request's microseconds go in the gateway, without the kernel: `python bench/micro_gateway.py`.
 
-Feeds the bytes of C small JSON requests, one per connection, through the real edge, pipeline, pool and dispatch, whose sockets
-are replaced by in-memory transports, answers each batch with a prepared result frame, and prints the best microseconds
-per request. Best-of-many is what the code costs; the rest is the machine's noise.
+Feeds the bytes of C small JSON requests, one per connection, through the real edge, pipeline, pool and dispatch, whose
+sockets are replaced by in-memory transports, answers each batch with a prepared result frame, and prints the best
+microseconds per request. Best-of-many is what the code costs; the rest is the machine's noise.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ import sys
 import time
 from typing import Any
 
+from hyperion.gateway.dispatch import ReplicaLink
 from hyperion.gateway.http import HttpEdge
 from hyperion.gateway.http_routes import HttpRoutes
 from hyperion.gateway.http_status import CODES
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.pool import VersionPool
-from hyperion.gateway.dispatch import ReplicaLink
 from hyperion.gateway.ring import Ring
 from hyperion.gateway.route import ModelRoute, Router, RouteTable
 from hyperion.schema.config import GatewayConfig
@@ -29,7 +29,10 @@ from hyperion.wire.limits import WireLimits
 
 VALUES = [round(0.1 * n - 1, 4) for n in range(20)]
 BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 20], "datatype": "FP32", "data": VALUES}]}).encode()
-REQUEST = b"POST /v2/models/m/infer HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)  # noqa: E501
+REQUEST = (
+    b"POST /v2/models/m/infer HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+    b"content-length: %d\r\n\r\n%b"
+) % (len(BODY), BODY)
 
 
 class MemoryTransport:
@@ -95,6 +98,8 @@ async def measure(connections: int, rounds: int) -> float:
 if __name__ == "__main__":
     import uvloop
 
-    for count in ((1, 32, 64) if len(sys.argv) < 3 else (int(sys.argv[2]),)):
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
+    for count in (int(sys.argv[2]),) if len(sys.argv) > 2 else (1, 32, 64):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
-            print(f"{count:4d} connections: {loop.run(measure(count, 3000 if len(sys.argv) < 2 else int(sys.argv[1]))) * 1e6:6.2f} µs/request")  # noqa: E501
+            seconds = loop.run(measure(count, rounds))
+        print(f"{count:4d} connections: {seconds * 1e6:6.2f} µs/request")

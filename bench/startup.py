@@ -1,7 +1,7 @@
 """From `hyperion serve` to the first answer, beside a bare Python process that loads the same model and runs it once.
 
-`python bench/startup.py [--pairs 10] [--model examples/digits/…onnx]` alternates the two and prints the median of the pairs'
-ratios. The client asks again every few milliseconds until it has its answer, as an impatient caller would.
+`python bench/startup.py [--pairs 10] [--model examples/digits/…onnx]` alternates the two and prints the median of the
+pairs' ratios. The client asks again every few milliseconds until it has its answer, as an impatient caller would.
 """
 
 import argparse
@@ -64,8 +64,10 @@ def serve_seconds(model: Path, columns: int) -> float:
     with tempfile.TemporaryDirectory() as home:
         started = time.perf_counter()
         server = subprocess.Popen(
-            [sys.executable, "-m", "hyperion", "serve", str(model), "--home", home, "--port", str(port)]
-            + ["--grpc-port", str(grpc_port), "--admin-port", str(admin_port)],
+            [
+                *(sys.executable, "-m", "hyperion", "serve", str(model), "--home", home, "--port", str(port)),
+                *("--grpc-port", str(grpc_port), "--admin-port", str(admin_port)),
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )

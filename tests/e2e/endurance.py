@@ -1,4 +1,5 @@
-"""The long runs that the suite has no time for: `python -m tests.e2e.endurance kills --seconds 60`, `swaps --count 2000`.
+"""The long runs that the suite has no time for: `python -m tests.e2e.endurance kills --seconds 60`, `swaps --count
+2000`.
 
 Each prints what it saw as one line of JSON and exits with 1 if a request failed.
 """
@@ -63,7 +64,9 @@ def swap_versions(home: Path, count: int) -> dict[str, Any]:
                 return report(running.tally, swaps=number, refused=answer.body.decode(errors="replace"))
             if number % max(1, count // 20) == 0:
                 samples.append(round(resident_mib(lasting_pids(served)), 1))
-                print(f"{number} swaps, {running.tally.answered} answers, {samples[-1]} MiB", file=sys.stderr, flush=True)
+                print(
+                    f"{number} swaps, {running.tally.answered} answers, {samples[-1]} MiB", file=sys.stderr, flush=True
+                )
         took_s = time.monotonic() - started
         samples.append(round(resident_mib(lasting_pids(served)), 1))
     return report(running.tally, swaps=count, seconds_per_swap=round(took_s / count, 3), memory_mib=samples)
@@ -75,7 +78,10 @@ def report(tally: Any, **figures: Any) -> dict[str, Any]:
         "answered": tally.answered,
         "failed": tally.failed,
         "first_failure": tally.first_failure,
-        **{name: round(value, 1) if isinstance(value, float) and value > 10 else value for name, value in figures.items()},
+        **{
+            name: round(value, 1) if isinstance(value, float) and value > 10 else value
+            for name, value in figures.items()
+        },
     }
 
 

@@ -12,7 +12,8 @@ from msgspec import Struct
 
 
 class Tally(Struct):
-    """What came of the requests so far: statuses (0: the connection failed), wrong answers, and the first failure's text."""
+    """What came of the requests so far: statuses (0: the connection failed), wrong answers, and the first failure's
+    text."""
 
     statuses: Counter[int]
     wrong: int = 0

@@ -1,6 +1,7 @@
 """Whether a call fits the model's signature, and the key that says with which other calls it may be merged.
 
-Called by `gateway/pipeline`. A key that was checked once is remembered with its pool, so that the usual request costs one look-up.
+Called by `gateway/pipeline`. A key that was checked once is remembered with its pool, so that the usual request costs
+one look-up.
 """
 
 from collections.abc import Mapping
@@ -69,9 +70,7 @@ def check_call(call: InferenceCall, signature: Signature, stream: bool) -> None:
 
 def _check_tensor(tensor: Tensor, spec: TensorSpec) -> None:
     shape = tensor.shape
-    fits = len(shape) == len(spec.shape) and all(
-        want in (-1, got) for want, got in zip(spec.shape, shape, strict=True)
-    )
+    fits = len(shape) == len(spec.shape) and all(want in (-1, got) for want, got in zip(spec.shape, shape, strict=True))
     if tensor.datatype != spec.datatype or not fits:
         raise SchemaMismatch(f'input "{tensor.name}": expected {describe(spec)}, got {tensor.datatype} {list(shape)}')
 

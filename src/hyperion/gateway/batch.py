@@ -45,7 +45,9 @@ class WaitingQueue:
         self._suspects.append(group)
         self.rows += sum(pending.rows for pending in group)
 
-    def take(self, now_ns: int, curve: LatencyCurve, limits: BatchLimits) -> tuple[list[PendingCall], list[PendingCall], bool]:
+    def take(
+        self, now_ns: int, curve: LatencyCurve, limits: BatchLimits
+    ) -> tuple[list[PendingCall], list[PendingCall], bool]:
         """The next batch, the calls that are too late, and whether the batch is of suspects."""
         while self._suspects:
             group = self._suspects.popleft()

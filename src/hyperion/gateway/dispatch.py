@@ -56,11 +56,13 @@ class Batch:
 class Outcomes(Protocol):
     """What a link tells the pool."""
 
-    def link_ready(self, link: "ReplicaLink", hello: Hello) -> None: ...
+    def link_ready(self, hello: Hello) -> None: ...
     def link_lost(self, link: "ReplicaLink", held: list[Batch], computing: int, reason: str) -> None: ...
-    def succeeded(self, pending: PendingCall, outputs: tuple[Tensor, ...], batch: Batch, result: Result, final: bool) -> None: ...
+    def succeeded(
+        self, pending: PendingCall, outputs: tuple[Tensor, ...], batch: Batch, result: Result, final: bool
+    ) -> None: ...
     def failed(self, pending: PendingCall, error: HyperionError, batch: Batch, detail: str) -> None: ...
-    def batch_done(self, link: "ReplicaLink", batch: Batch, result: Result) -> None: ...
+    def batch_done(self, batch: Batch, result: Result) -> None: ...
 
 
 class ReplicaLink(asyncio.Protocol):
@@ -186,7 +188,7 @@ class ReplicaLink(asyncio.Protocol):
                 # Only now: the outputs were copied out of the reply slot.
                 if not batch.stream:
                     self._free_slots.append(batch.slot)
-            self._outcomes.batch_done(self, batch, frame.header)
+            self._outcomes.batch_done(batch, frame.header)
         elif kind == PART:
             batch = self._held.get(frame.id)
             if batch is None or not batch.stream:
@@ -199,7 +201,7 @@ class ReplicaLink(asyncio.Protocol):
         elif kind == HELLO:
             self.ready = True
             self.memory_bytes = frame.header.memory_bytes
-            self._outcomes.link_ready(self, frame.header)
+            self._outcomes.link_ready(frame.header)
         else:
             raise FrameError(f"a runner may not send frames of kind {kind}")
 
@@ -245,7 +247,8 @@ class ReplicaLink(asyncio.Protocol):
 
 
 def own(tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Checked copies of tensors that look into a frame or a ring, which are about to be used again. Raises FrameError."""
+    """Checked copies of tensors that look into a frame or a ring, which are about to be used again. Raises
+    FrameError."""
     owned = []
     for tensor in tensors:
         copy = Tensor(tensor.name, tensor.datatype, tensor.shape, bytes(tensor.data))

@@ -1,4 +1,5 @@
-"""One HTTP request and its answer: the `Reply` of the HTTP edge. Made by `gateway/http`, filled in by `gateway/http_routes`.
+"""One HTTP request and its answer: the `Reply` of the HTTP edge. Made by `gateway/http`, filled in by
+`gateway/http_routes`.
 
 Answers of pipelined requests leave in order: an exchange that is not the oldest of its connection keeps its bytes until
 it is.
@@ -83,10 +84,7 @@ class Exchange:
             parts = (self.encode(answer),)
         if json_length is not None:
             content_type = BINARY
-        if len(parts) == 1:
-            size = len(parts[0])
-        else:
-            size = sum([memoryview(part).nbytes for part in parts])
+        size = len(parts[0]) if len(parts) == 1 else sum([memoryview(part).nbytes for part in parts])
         head = _answer_head(answer) % (
             self.connection.edge.date,
             self.request_id.encode(),

@@ -133,7 +133,9 @@ class HttpRoutes:
     def _predict(self, exchange: Exchange, target: Target) -> None:
         pool = self._pipeline.find(target.model, target.version)
         exchange.encode = encode_predict
-        self._submit(exchange, pool, decode_predict(target.model, "", exchange.body, pool.served.signature, self._limits))
+        self._submit(
+            exchange, pool, decode_predict(target.model, "", exchange.body, pool.served.signature, self._limits)
+        )
 
     def _generate(self, exchange: Exchange, target: Target) -> None:
         pool = self._pipeline.find(target.model, target.version)
@@ -149,7 +151,7 @@ class HttpRoutes:
         call = decode_generate(target.model, target.version, exchange.body, pool.served.signature, self._limits)
         self._submit(exchange, pool, call, stream=pool.served.signature.streams)
 
-    def _invocations(self, exchange: Exchange, target: Target) -> None:
+    def _invocations(self, exchange: Exchange, _target: Target) -> None:
         model = self._only_model()
         exchange.model = model
         pool = self._pipeline.find(model, "")
@@ -178,7 +180,9 @@ class HttpRoutes:
             request_id=exchange.request_id,
             received_ns=exchange.received_ns,
             stream=stream,
-            timeout_ns=0 if timeout is None else _number(timeout, "x-request-timeout-ms", MAX_TIMEOUT_MS, 1) * 1_000_000,
+            timeout_ns=0
+            if timeout is None
+            else _number(timeout, "x-request-timeout-ms", MAX_TIMEOUT_MS, 1) * 1_000_000,
             priority=None if priority is None else _number(priority, "x-hyperion-priority", 9),
         )
 
@@ -262,11 +266,11 @@ class HttpRoutes:
 def _number(value: bytes, name: str, largest: int, smallest: int = 0) -> int:
     """A header's value as a number. Raises MalformedRequest."""
     if not value.isdigit() or len(value) > 12 or not smallest <= int(value) <= largest:
-        raise MalformedRequest(f'header "{name}": expected a number from {smallest} to {largest}, got "{_text(value)[:40]}"')
+        raise MalformedRequest(
+            f'header "{name}": expected a number from {smallest} to {largest}, got "{_text(value)[:40]}"'
+        )
     return int(value)
 
 
 def _text(value: bytes) -> str:
     return value.decode("latin-1")
-
-

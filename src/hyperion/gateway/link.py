@@ -1,6 +1,7 @@
 """The gateway's side of its link to control: polls for snapshots, asks for loads. Serving never waits for it.
 
-Made by `gateway/process`. When control is away, the last good snapshot (kept on disk) goes on, and the poll is tried again.
+Made by `gateway/process`. When control is away, the last good snapshot (kept on disk) goes on, and the poll is tried
+again.
 """
 
 import asyncio
@@ -28,7 +29,8 @@ ERRORS: Final = {
 
 
 class ControlLink:
-    """`apply(snapshot)` follows a new snapshot; `draining()` names replicas that are still held open without being routed to."""
+    """`apply(snapshot)` follows a new snapshot; `draining()` names replicas that are still held open without being
+    routed to."""
 
     def __init__(
         self,

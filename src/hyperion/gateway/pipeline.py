@@ -1,4 +1,5 @@
-"""The one pipeline that every protocol uses: find the model, check the call, admit it, hand it to its pool, record the end.
+"""The one pipeline that every protocol uses: find the model, check the call, admit it, hand it to its pool, record the
+end.
 
 Called by the edges (`gateway/http*`, `gateway/grpc`). Sees no protocol but its name. Never here: bytes, sockets.
 """
@@ -26,8 +27,8 @@ ChangeModel = Callable[[str, Mapping[str, Any] | None], Awaitable[None]]
 
 
 class Pipeline:
-    """`statuses[protocol][error code or "ok"]` is what metrics show as the code; `change_model(name, parameters)` loads,
-    or with None unloads, a model and returns when that is done."""
+    """`statuses[protocol][error code or "ok"]` is what metrics show as the code; `change_model(name, parameters)`
+    loads, or with None unloads, a model and returns when that is done."""
 
     def __init__(
         self,
@@ -190,8 +191,8 @@ class Pipeline:
     # --- questions ---
 
     def is_ready(self) -> bool:
-        """Whether a snapshot is there, nothing is being loaded for the first time, and every model served has a replica that
-        answers."""
+        """Whether a snapshot is there, nothing is being loaded for the first time, and every model served has a replica
+        that answers."""
         table = self._router.table
         loading = any(row.state == "LOADING" and row.name not in table.models for row in table.index)
         return bool(table.version) and not loading and not self.draining and all(pool.ready for pool in table.pools())

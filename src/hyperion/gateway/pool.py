@@ -1,7 +1,7 @@
 """One model version in one gateway: its queue, its replicas, and the pump that joins the two.
 
-Made by `gateway/route` from a snapshot. Decisions are `policy`'s: what makes a batch, what to do after a crash. A pool that is
-retired (its version was replaced) finishes what it holds, then closes its connections.
+Made by `gateway/route` from a snapshot. Decisions are `policy`'s: what makes a batch, what to do after a crash. A pool
+that is retired (its version was replaced) finishes what it holds, then closes its connections.
 """
 
 import asyncio
@@ -109,7 +109,8 @@ class VersionPool:
         self._schedule_pump()
 
     def _cancel(self, pending: PendingCall) -> None:
-        """The caller left. In the queue the call is passed over; a batch goes on without it; a stream is told to stop."""
+        """The caller left. In the queue the call is passed over; a batch goes on without it; a stream is told to
+        stop."""
         self._end(pending, ClientGone("the caller left before the answer"), 0, 0, time.monotonic_ns())
         if pending.stream:
             for link in self._links.values():
@@ -157,7 +158,7 @@ class VersionPool:
 
     # --- outcomes, from the links ---
 
-    def link_ready(self, link: ReplicaLink, hello: Hello) -> None:
+    def link_ready(self, hello: Hello) -> None:
         if self.curve == LatencyCurve():
             self.curve = fit_prior(hello.bucket_seconds)
         self.connected.set()
@@ -192,8 +193,8 @@ class VersionPool:
         for index in plan.refuse:
             pending = batch.calls[index]
             error = PoisonRequest(
-                f'this request ended the process of model "{self.model}" each of the {pending.deaths_alone} times it was '
-                f"computed alone; it will not be tried again (request id {pending.request_id})"
+                f'this request ended the process of model "{self.model}" each of the {pending.deaths_alone} times '
+                f"it was computed alone; it will not be tried again (request id {pending.request_id})"
             )
             self._fail(pending, error, batch)
         for group in plan.retry:
@@ -201,7 +202,9 @@ class VersionPool:
             if calls:
                 self._queue.push_suspects(calls)
 
-    def succeeded(self, pending: PendingCall, outputs: tuple[Tensor, ...], batch: Batch, result: Result, final: bool) -> None:
+    def succeeded(
+        self, pending: PendingCall, outputs: tuple[Tensor, ...], batch: Batch, result: Result, final: bool
+    ) -> None:
         queue_ns = batch.formed_ns - pending.received_ns
         answer = InferenceAnswer(
             self.model,
@@ -231,7 +234,7 @@ class VersionPool:
         self._log.write("error", "model raised", request_id=pending.request_id, endpoint=self.model, error=detail)
         self._fail(pending, error, batch)
 
-    def batch_done(self, link: ReplicaLink, batch: Batch, result: Result) -> None:
+    def batch_done(self, batch: Batch, result: Result) -> None:
         if not batch.stream:
             if not result.failures:
                 self.curve = observe(self.curve, batch.rows, result.compute_ns)

@@ -4,6 +4,7 @@ Called by `cli/process`. On SIGTERM it stops accepting, answers what it has, and
 """
 
 import asyncio
+import contextlib
 import gc
 import os
 import secrets
@@ -155,11 +156,12 @@ class Gateway:
         """Stops accepting, lets every open request end, within `drain_s`."""
         server.close()
         self._edge.drain()
-        ends_s = time.monotonic() + self._config.drain_s
+        ends_s = asyncio.get_running_loop().time() + self._config.drain_s
         if grpc is not None:
             await grpc.stop(self._config.drain_s)
-        while self._edge.connections and time.monotonic() < ends_s:
-            await asyncio.sleep(0.02)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(ends_s):
+                await self._edge.empty.wait()
         self._pipeline.draining = True
 
 
@@ -180,5 +182,3 @@ def make_tls_context(config: GatewayConfig) -> ssl.SSLContext | None:
         context.verify_mode = ssl.CERT_REQUIRED
     context.set_alpn_protocols(["http/1.1"])
     return context
-
-

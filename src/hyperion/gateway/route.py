@@ -47,7 +47,9 @@ class RouteTable(Struct, frozen=True):
             return route.default
         pool = route.versions.get(version)
         if pool is None:
-            raise UnknownModel(f'model "{model}" has no version "{version}"; it has {", ".join(sorted(route.versions))}')
+            raise UnknownModel(
+                f'model "{model}" has no version "{version}"; it has {", ".join(sorted(route.versions))}'
+            )
         return pool
 
     def pools(self) -> Iterable[VersionPool]:

@@ -1,1 +1,2 @@
-"""Pure decisions: what to batch, admit, retry, restart. Time and randomness come in as arguments; nothing is mutated."""
+"""Pure decisions: what to batch, admit, retry, restart. Time and randomness come in as arguments; nothing is
+mutated."""

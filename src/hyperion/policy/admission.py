@@ -16,7 +16,8 @@ class QueueState(Struct, frozen=True, gc=False):
 
 
 def expected_wait_ns(state: QueueState, curve: LatencyCurve) -> float:
-    """Nanoseconds until a request that joins now has been computed: full batches ahead of it, shared by the replicas."""
+    """Nanoseconds until a request that joins now has been computed: full batches ahead of it, shared by the
+    replicas."""
     batch = state.max_batch_rows
     batches = (state.queued_rows + state.running_rows) // batch + 1
     return batches * expect(curve, min(batch, state.queued_rows + 1)) / max(state.replicas, 1)

@@ -29,7 +29,8 @@ class Waiting(Protocol):
 
 
 class BatchLimits(Struct, frozen=True, gc=False):
-    """Bounds of one batch. `post_ns` is what happens to an answer after the model; it is kept free before a deadline."""
+    """Bounds of one batch. `post_ns` is what happens to an answer after the model; it is kept free before a
+    deadline."""
 
     max_rows: int = 64
     max_bytes: int = 64 << 20
@@ -58,8 +59,8 @@ def plan_batch(waiting: Iterable[Waiting], now_ns: int, curve: LatencyCurve, lim
     """The largest batch, in queue order, that fits the limits and the earliest deadline in it.
 
     `waiting` is in order of virtual deadline, and every two of it may be merged. A request that alone is over the
-    limits makes a batch of its own. Where the curve says that nobody can be answered in time, the first whose deadline has
-    not passed yet is tried alone: the curve may be wrong, and only a new observation can mend it.
+    limits makes a batch of its own. Where the curve says that nobody can be answered in time, the first whose deadline
+    has not passed yet is tried alone: the curve may be wrong, and only a new observation can mend it.
     """
     alone_ns = expect(curve, 1) + limits.post_ns
     max_rows, max_bytes = limits.max_rows, limits.max_bytes

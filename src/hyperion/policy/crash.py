@@ -6,14 +6,12 @@ group of one that was there for `MAX_DEATHS_ALONE` deaths is refused.
 """
 
 from collections.abc import Sequence
-from typing import TypeVar
+from itertools import pairwise
 
 from msgspec import Struct
 
 MAX_DEATHS_ALONE = 2
 PARTS = 8  # each death costs a restart, each extra group only a batch: so cut into eighths, not halves
-
-T = TypeVar("T")
 
 
 class CrashPlan(Struct, frozen=True):
@@ -31,12 +29,12 @@ def split_group(positions: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """
     parts = min(PARTS, len(positions))
     cuts = [len(positions) * part // parts for part in range(parts + 1)] if parts else [0]
-    return tuple(tuple(positions[start:stop]) for start, stop in zip(cuts, cuts[1:], strict=False))
+    return tuple(tuple(positions[start:stop]) for start, stop in pairwise(cuts))
 
 
 def plan_after_crash(deaths_alone: Sequence[int]) -> CrashPlan:
-    """What to do after a replica died while it held one batch; `deaths_alone[i]` counts the deaths at which request i was the
-    only one held, this one included.
+    """What to do after a replica died while it held one batch; `deaths_alone[i]` counts the deaths at which request i
+    was the only one held, this one included.
 
     >>> plan_after_crash([2])
     CrashPlan(retry=(), refuse=(0,))

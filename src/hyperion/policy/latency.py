@@ -12,8 +12,8 @@ WEIGHT = 0.1  # of the newest observation in the moving averages
 
 
 class LatencyCurve(Struct, frozen=True, gc=False):
-    """Moving mean and variance of the nanoseconds of a batch, by bucket of its row count (0 = never seen), and the prior
-    `slope_ns · rows + base_ns` for buckets that were not seen yet."""
+    """Moving mean and variance of the nanoseconds of a batch, by bucket of its row count (0 = never seen), and the
+    prior `slope_ns · rows + base_ns` for buckets that were not seen yet."""
 
     mean_ns: tuple[float, ...] = (0.0,) * BUCKETS
     variance: tuple[float, ...] = (0.0,) * BUCKETS

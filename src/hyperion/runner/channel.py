@@ -82,8 +82,8 @@ class Channel:
         self._greeted = True
 
     def mark(self, batch_id: int) -> None:
-        """Writes into the ring which batch is being computed (0: none), so that the gateway knows, if this process dies,
-        which batch was the one that it died of."""
+        """Writes into the ring which batch is being computed (0: none), so that the gateway knows, if this process
+        dies, which batch was the one that it died of."""
         if self._ring is not None:
             MARK.pack_into(self._ring, 0, batch_id)
 

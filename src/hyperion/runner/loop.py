@@ -23,8 +23,20 @@ from hyperion.runner.channel import Channel, ChannelClosed
 from hyperion.runner.memory import resident_bytes
 from hyperion.runner.model import LoadedModel
 from hyperion.schema.call import Tensor
-from hyperion.wire.frame import CANCEL, HELLO, PART, PREDICT, RESULT, Failure, Frame, FrameError, Hello, Predict, Result
-from hyperion.wire.frame import encode_frame
+from hyperion.wire.frame import (
+    CANCEL,
+    HELLO,
+    PART,
+    PREDICT,
+    RESULT,
+    Failure,
+    Frame,
+    FrameError,
+    Hello,
+    Predict,
+    Result,
+    encode_frame,
+)
 from hyperion.wire.tensor import from_numpy, to_numpy
 
 Arrays = dict[str, np.ndarray]
@@ -173,7 +185,8 @@ class RunnerLoop:
     def _compute(
         self, inputs: Arrays, rows: Sequence[int], wanted: tuple[str, ...], first: int, failures: list[Failure]
     ) -> Arrays | None:
-        """Outputs of the requests that succeed, joined; None when none does. `first` is the index of the first request."""
+        """Outputs of the requests that succeed, joined; None when none does. `first` is the index of the first
+        request."""
         try:
             outputs = self._model.predict(inputs, wanted)
             if self._model.signature.batched:
@@ -238,13 +251,16 @@ class RunnerLoop:
             self._memory_looked_ns = now
             self._memory_bytes = resident_bytes()
             if 0 < self._memory_limit_bytes < self._memory_bytes:
-                self._log(f"{self._memory_bytes >> 20} MiB resident, over the limit of {self._memory_limit_bytes >> 20}")
+                self._log(
+                    f"{self._memory_bytes >> 20} MiB resident, over the limit of {self._memory_limit_bytes >> 20}"
+                )
                 self._exit_code = EXIT_MEMORY
         return self._memory_bytes
 
 
 def check_rows(outputs: Arrays, rows: int) -> None:
-    """Raises ValueError unless every output has one row per input row: a wrong count would answer one caller with another's data."""
+    """Raises ValueError unless every output has one row per input row: a wrong count would answer one caller with
+    another's data."""
     for name, array in outputs.items():
         if array.ndim == 0 or array.shape[0] != rows:
             raise ValueError(f'output "{name}" has shape {array.shape} for a batch of {rows} rows')

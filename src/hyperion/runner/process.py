@@ -14,16 +14,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from hyperion.runner.threads import limit_threads
 from hyperion.schema.config import RunnerConfig
 from hyperion.schema.errors import HyperionError
 
+if TYPE_CHECKING:
+    from hyperion.runner.loop import RunnerLoop
+
 EXIT_REFUSED = 3
 
 
 def run(config: RunnerConfig, notify: Callable[[str], None]) -> int:
-    """Serves `config.spec` on `config.socket` until SIGTERM; returns the exit code. `notify` takes `READY=1` or `ERROR=…`."""
+    """Serves `config.spec` on `config.socket` until SIGTERM; returns the exit code. `notify` takes `READY=1` or
+    `ERROR=…`."""
     wakeup, wakeup_writer = socket.socketpair()
     wakeup_writer.setblocking(False)
     draining: list[int] = []
@@ -52,7 +57,7 @@ def run(config: RunnerConfig, notify: Callable[[str], None]) -> int:
             os.unlink(config.socket)
 
 
-def _prepare(config: RunnerConfig) -> "RunnerLoop":  # noqa: F821
+def _prepare(config: RunnerConfig) -> "RunnerLoop":
     """Loads and warms up the model, then binds the socket. Raises HyperionError where the model cannot be served."""
     from hyperion.runner.load import load_model
     from hyperion.runner.loop import RunnerLoop, log_to_stderr

@@ -4,7 +4,8 @@ from msgspec import Struct
 
 
 class RequestRecord(Struct, frozen=True, gc=False):
-    """One finished request, success or not. Times are nanoseconds; `code` is the HTTP status or the gRPC status name."""
+    """One finished request, success or not. Times are nanoseconds; `code` is the HTTP status or the gRPC status
+    name."""
 
     request_id: str
     model: str

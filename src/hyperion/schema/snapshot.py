@@ -1,4 +1,5 @@
-"""All that a gateway needs to serve: published by control, held immutable by each gateway, kept on disk as last good."""
+"""All that a gateway needs to serve: published by control, held immutable by each gateway, kept on disk as last
+good."""
 
 from msgspec import Struct
 

@@ -1,7 +1,8 @@
-"""Counters and histograms of one process, as plain data that can be merged across processes and rendered for Prometheus.
+"""Counters and histograms of one process, as plain data that can be merged across processes and rendered for
+Prometheus.
 
-`Metrics.record` is called once per finished request, `observe_batch` once per batch, from one place each. Labels are bounded
-at write time: a name beyond `MAX_SERIES` collapses to `other`. Never here: sockets, files, clocks.
+`Metrics.record` is called once per finished request, `observe_batch` once per batch, from one place each. Labels are
+bounded at write time: a name beyond `MAX_SERIES` collapses to `other`. Never here: sockets, files, clocks.
 """
 
 from bisect import bisect_left
@@ -116,7 +117,9 @@ class Metrics:
         return MetricsData(counters, gauges, self._histograms)
 
 
-def observe(series: dict[tuple[str, ...], HistogramData], key: tuple[str, ...], bounds: tuple[float, ...], value: float) -> None:
+def observe(
+    series: dict[tuple[str, ...], HistogramData], key: tuple[str, ...], bounds: tuple[float, ...], value: float
+) -> None:
     """Adds `value` to the histogram of `key`."""
     data = series.get(key)
     if data is None:
@@ -128,7 +131,8 @@ def observe(series: dict[tuple[str, ...], HistogramData], key: tuple[str, ...], 
 
 
 def merge(parts: Iterable[MetricsData]) -> MetricsData:
-    """The sum of several processes' series. Of the snapshot version the lowest counts: all have got at least that far."""
+    """The sum of several processes' series. Of the snapshot version the lowest counts: all have got at least that
+    far."""
     merged = MetricsData({}, {}, {})
     for part in parts:
         for name, counters in part.counters.items():
@@ -144,7 +148,9 @@ def merge(parts: Iterable[MetricsData]) -> MetricsData:
             series = merged.histograms.setdefault(name, {})
             for key, data in histograms.items():
                 known = series.get(key)
-                counts = data.counts if known is None else [a + b for a, b in zip(known.counts, data.counts, strict=True)]
+                counts = (
+                    data.counts if known is None else [a + b for a, b in zip(known.counts, data.counts, strict=True)]
+                )
                 series[key] = HistogramData(list(counts), data.total + (known.total if known else 0.0))
     return merged
 
@@ -159,7 +165,12 @@ def render(data: MetricsData) -> bytes:
                 lines += _histogram_lines(name, family, key, histogram)
             continue
         series = (data.counters if family.kind == "counter" else data.gauges).get(name, {})
-        lines += (f"{name}{_labels(family.labels, key)} {value:g}" if value < 1e6 else f"{name}{_labels(family.labels, key)} {value!r}" for key, value in sorted(series.items()))  # noqa: E501
+        lines += (
+            f"{name}{_labels(family.labels, key)} {value:g}"
+            if value < 1e6
+            else f"{name}{_labels(family.labels, key)} {value!r}"
+            for key, value in sorted(series.items())
+        )
     return ("\n".join(lines) + "\n").encode()
 
 

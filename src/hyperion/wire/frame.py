@@ -75,8 +75,8 @@ class Predict(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Failure(Struct, frozen=True, array_like=True, gc=False):
-    """Request number `index` of the batch failed: the exception's type, which its caller may see, and its message, which is
-    for the log only."""
+    """Request number `index` of the batch failed: the exception's type, which its caller may see, and its message,
+    which is for the log only."""
 
     index: int
     kind: str
