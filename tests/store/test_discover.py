@@ -75,7 +75,8 @@ def test_torch_archives_are_refused_until_they_are_trusted(tmp_path: Path, name:
         ("m.pt", b"\x80\x04", "TorchScript"),
         ("m.h5", b"x", "ONNX"),
         ("m.safetensors", b"x", "model.py"),
-        ("m.bst", b"x", "model.ubj"),
+        ("m.bst", b"binf", "saved again"),
+        ("m.model", b"", "the file is empty"),
         ("m.exe", b"x", ".onnx"),
         ("m", b"x", "config.pbtxt"),
     ],
@@ -90,6 +91,22 @@ def test_an_xgboost_json_is_known_whatever_the_order_of_its_keys(tmp_path: Path)
     spec = only(lay_out(tmp_path, {"m.json": ' {"version": [3, 0, 0], "learner": {}}'}) / "m.json")
     assert spec.format == "xgboost"
     assert only(lay_out(tmp_path, {"n.json": '{"extra": 1, "learner": {}}'}) / "n.json").format == "xgboost"
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "loader"),
+    [
+        ("m.bst", "m.ubj", "xgboost"),
+        ("m.bst", "m.txt", "lightgbm"),
+        ("m.xgb", "m.json", "xgboost"),
+        ("m.lgb", "m.txt", "lightgbm"),
+    ],
+)
+def test_a_file_of_trees_is_known_by_its_content_alone(
+    tmp_path: Path, files: Path, name: str, source: str, loader: str
+) -> None:
+    folder = lay_out(tmp_path / "trees", {name: files / source})
+    assert only(folder / name).format == only(folder).format == loader
 
 
 def test_a_missing_path_is_refused_as_it_was_written(tmp_path: Path) -> None:
@@ -197,6 +214,7 @@ def test_a_model_py_without_a_model_is_refused_unrun(tmp_path: Path, text: str |
 
 def test_a_directory_with_one_model_file_is_that_model_under_the_directory_s_name(tmp_path: Path, files: Path) -> None:
     folder = lay_out(tmp_path / "fraud", {"model.onnx": files / "m.onnx", "README.md": "x", "requirements.txt": "onnx"})
+    lay_out(folder, {"tokenizer.json": "{}", "tokenizer.model": b"\x0a\x0e", "vocab.txt": "[PAD]"})
     spec = only(folder)
     assert (spec.name, spec.format, spec.path) == ("fraud", "onnx", str(folder / "model.onnx"))
     assert spec.digest == digest_of(folder)
@@ -246,7 +264,8 @@ def test_a_folder_of_models_is_a_repository_of_all_of_them(tmp_path: Path, files
 
 def test_a_stranger_among_the_models_of_a_repository_is_refused_by_name(tmp_path: Path) -> None:
     message = refusal(lay_out(tmp_path / "models", {"echo/model.py": PYTHON, "data/train.csv": "x"}))
-    assert "'data'" in message
+    assert message.startswith("data: nothing here that can be served")
+    assert [path.name for path in split_repository(tmp_path / "models")] == ["data", "echo"]
 
 
 def test_a_name_for_a_repository_of_two_models_is_refused(tmp_path: Path) -> None:

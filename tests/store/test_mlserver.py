@@ -63,6 +63,7 @@ def test_every_supported_field_becomes_an_option_or_part_of_the_signature(tmp_pa
     [
         (XGBOOST, "model.json", "m.json", "xgboost"),
         (XGBOOST, "model.ubj", "m.ubj", "xgboost"),
+        (XGBOOST, "model.bst", "m.ubj", "xgboost"),
         (LIGHTGBM, "model.bst", "m.txt", "lightgbm"),
         ("mlserver_lightgbm.lightgbm.LightGBMModel", "model.txt", "m.txt", "lightgbm"),
         (SKLEARN, "model.joblib", "m.joblib", "sklearn"),
@@ -167,7 +168,6 @@ GOOD = {"name": "x", "datatype": "FP32", "shape": [-1, 4]}
         ({"implementation": XGBOOST, "parameters": {"uri": "gone.json"}}, "'gone.json' does not exist"),
         ({"implementation": XGBOOST, "parameters": {"uri": "a\0b"}}, "NUL"),
         ({"implementation": XGBOOST, "parameters": {"uri": "model-settings.json"}}, "not an XGBoost model"),
-        ({"implementation": XGBOOST, "parameters": {"uri": "m.bst"}}, "model.ubj, or model.json"),
         ({"implementation": LIGHTGBM, "parameters": {"uri": "m.json"}}, "not a LightGBM model"),
         ({"implementation": LIGHTGBM}, "a folder with model.bst or model.txt in it"),
         ({"implementation": SKLEARN, "parameters": {"uri": "m.joblib"}}, "--trust-pickle"),

@@ -56,40 +56,42 @@ def discover(
 
 
 def split_repository(path: Path) -> tuple[Path, ...]:
-    """The directories of the models in a repository, sorted; `path` alone for anything that is one model.
+    """The folders of the models in a repository, sorted; `path` alone for anything that is one model.
 
-    For whoever keeps a row per model: each of these can be given to `discover` on its own.
+    For whoever keeps a row per model: each of these can be given to `discover` on its own. A folder among the models
+    that is none is one of them, so that it is refused by name and alone. Raises ModelRefused where there is no model.
     """
     if not path.is_dir() or _is_model(path):
         return (path,)
-    models = _find_models(path, MAX_DEPTH)
-    if not models:
-        raise ModelRefused(f"{path.name}: nothing here that can be served; looked for {_LOOKED_FOR}")
-    if len(models) > MAX_MODELS:
-        raise ModelRefused(f"{path.name}: more than {MAX_MODELS} models in one repository; serve parts of it")
-    return tuple(models)
+    folders = _find_models(path, MAX_DEPTH)
+    if not folders:
+        raise _refuse_empty(path)
+    return tuple(folders)
 
 
 def _find_models(folder: Path, depth: int) -> list[Path]:
-    """The models among the folders of `folder` and, because MLServer allows it, of theirs."""
-    models: list[Path] = []
-    strangers: list[str] = []
+    """The folders in `folder`, and in those, because MLServer allows it, of theirs; [] when none of them is a model."""
+    folders: list[Path] = []
+    any_model = False
     for entry in list_entries(folder):
         # `__pycache__` appears wherever somebody ran Python.
         if not entry.is_dir() or entry.name == "__pycache__":
             continue
-        found = [entry] if _is_model(entry) else _find_models(entry, depth - 1) if depth > 1 else []
-        if not found:
-            strangers.append(entry.name)
-        if len(strangers) > MAX_MODELS:
-            break
-        models += found
-    if models and strangers:
-        raise ModelRefused(
-            f"{folder.name}: models lie here, but {strangers[0]!r} among them is not one; looked there for "
-            f"{', '.join(_DESCRIPTIONS)}, a model file or a numbered folder with one. Move it elsewhere"
-        )
-    return models
+        models = [entry] if _is_model(entry) else _find_models(entry, depth - 1) if depth > 1 else []
+        any_model |= bool(models)
+        folders += models or [entry]
+        if len(folders) > MAX_MODELS:
+            raise ModelRefused(f"{_name_of(folder)}: more than {MAX_MODELS} folders; serve parts of it")
+    return folders if any_model else []
+
+
+def _refuse_empty(folder: Path) -> ModelRefused:
+    return ModelRefused(f"{_name_of(folder)}: nothing here that can be served; looked for {_LOOKED_FOR}")
+
+
+def _name_of(path: Path) -> str:
+    """The last part of a path, also of `.`."""
+    return os.path.basename(os.path.abspath(path)) or "/"
 
 
 def _is_model(folder: Path) -> bool:
@@ -110,7 +112,7 @@ def _discover_source(root: Path, source: Path, layers: Layers, name: str | None)
     try:
         return _discover_directory(source, layers, name)
     except HyperionError as error:
-        if source == root:
+        if source == root or error.message.startswith(f"{source.name}: "):
             raise
         # In a repository of many, the message must say which model it is about.
         raise type(error)(f"{source.name}: {error.message}") from error
@@ -154,6 +156,8 @@ def _read_python(folder: Path, layers: Layers, name: str | None) -> tuple[ModelS
 
 def _read_lone_file(folder: Path, layers: Layers, name: str | None) -> tuple[ModelSpec, ...]:
     files = [entry for entry in list_entries(folder) if is_model_file(entry)]
+    if not files:
+        raise _refuse_empty(folder)
     if len(files) > 1:
         names = ", ".join(file.name for file in files[:8])
         raise ModelRefused(

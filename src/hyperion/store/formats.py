@@ -40,10 +40,10 @@ BY_SUFFIX: dict[str, FileFormat] = {
     ".pt": FileFormat("torch", executable=True, serialization="torchscript"),
     ".ts": FileFormat("torch", executable=True, serialization="torchscript"),
 }
+# Names that XGBoost, LightGBM, KServe and MLflow give to either library's files: only the content can tell.
+_TREES = frozenset({".bst", ".xgb", ".lgb", ".model"})
 # Model files that people do have, and what to do with them.
 _ELSEWHERE: dict[str, str] = {
-    ".bst": "save it again with xgboost's save_model('model.ubj') or LightGBM's save_model('model.txt')",
-    ".model": "save it again with save_model('model.ubj')",
     ".pb": "export it to ONNX with tf2onnx",
     ".h5": "export it to ONNX with tf2onnx",
     ".keras": "export it to ONNX with model.export('model.onnx', format='onnx')",
@@ -66,18 +66,24 @@ _XGBOOST_JSON = re.compile(rb'\s*\{\s*("version"\s*:\s*\[[0-9,\s]*\]\s*,\s*)?"le
 
 
 def is_model_file(path: Path) -> bool:
-    """True when the name, or for `.json` and `.txt` the content, says that this is a model file that we serve."""
-    kind = path.suffix.lower()
-    if kind not in BY_SUFFIX or not path.is_file():
+    """True when the name says that this is a model file that we serve, and, for names that other files have as well
+    (a `tokenizer.json`, `vocab.txt` or `tokenizer.model`), the content does, too."""
+    suffix = path.suffix.lower()
+    if (suffix not in BY_SUFFIX and suffix not in _TREES) or not path.is_file():
         return False
-    if kind == ".json":
-        return _is_xgboost_json(path, read_head(path, HEAD_BYTES))
-    return kind != ".txt" or read_head(path, HEAD_BYTES).startswith(b"tree")
+    if suffix not in _TREES and suffix not in (".json", ".txt"):
+        return True
+    head = read_head(path, HEAD_BYTES)
+    if suffix != ".json" and head.startswith(b"tree"):
+        return True
+    return suffix != ".txt" and _is_xgboost(path, head)
 
 
 def format_of(path: Path) -> FileFormat:
     """The format of a model file. ModelRefused when it is none that we serve, or not what its name says."""
     suffix = path.suffix.lower()
+    if suffix in _TREES:
+        suffix = ".txt" if read_head(path, HEAD_BYTES).startswith(b"tree") else ".ubj"
     known = BY_SUFFIX.get(suffix)
     if known is None:
         advice = _ELSEWHERE.get(suffix)
@@ -115,6 +121,10 @@ def require_trust(path: Path, known: FileFormat, trusted: bool) -> None:
         )
 
 
+def _is_xgboost(path: Path, head: bytes) -> bool:
+    return _XGBOOST_UBJ.match(head) is not None or _is_xgboost_json(path, head)
+
+
 def _is_xgboost_json(path: Path, head: bytes) -> bool:
     if _XGBOOST_JSON.match(head):
         return True
@@ -134,8 +144,9 @@ def _is_zip(_path: Path, head: bytes) -> bool:
 _CHECKS: dict[str, tuple[Callable[[Path, bytes], bool], str]] = {
     "onnx": (lambda _, head: head[0] in _ONNX_FIRST, "not an ONNX model: it does not begin like one"),
     "xgboost": (
-        lambda path, head: _XGBOOST_UBJ.match(head) is not None or _is_xgboost_json(path, head),
-        'not an XGBoost model: expected what save_model(...) writes, with "learner" in it',
+        _is_xgboost,
+        "not an XGBoost model: expected what save_model('model.ubj') or ('model.json') writes, with \"learner\" in it; "
+        "the old binary format must be saved again",
     ),
     "lightgbm": (
         lambda _, head: head.startswith((b"tree\n", b"tree\r\n")),

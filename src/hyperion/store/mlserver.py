@@ -221,8 +221,6 @@ def _check_file(path: Path, loader: str, trusted: bool) -> None:
         require_trust(path, FileFormat("sklearn", executable=not safe), trusted)
         return
     check_content(path, loader)
-    if loader == "xgboost" and path.suffix not in (".ubj", ".json"):
-        raise ModelRefused(f"{path.name}: expected the name that fits its content: model.ubj, or model.json")
 
 
 def _read_signature(inputs: Any) -> Signature | None:
