@@ -10,6 +10,12 @@ from hyperion.schema.errors import Unsupported
 from hyperion.schema.model import ModelOptions
 from tests.runner.trained import MAKERS, Case
 
+# Old ways that these libraries still serve, and a training that stops early on purpose.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:mlflow"),
+]
 Pair = tuple[Case, LoadedModel]
 
 

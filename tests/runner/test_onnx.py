@@ -1,6 +1,7 @@
 """ONNX beyond the contract: types, free axes, declared signatures, devices, broken files, and external data."""
 
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,21 @@ def test_external_data_is_found_in_subgraphs_attributes_functions_and_sparse_ten
 def test_the_classes_of_a_zipmap_are_read_in_the_models_own_order(tmp_path: Path) -> None:
     path = Path(onnx_zipmap(tmp_path).spec.path)
     assert read_references(path).classes == {"output_probability": ("setosa", "versicolor", "virginica")}
+
+
+def test_a_damaged_file_is_read_or_refused_and_nothing_else(tmp_path: Path) -> None:
+    path = Path(onnx_zipmap(tmp_path).spec.path)
+    whole, chance, refused = path.read_bytes() + b"location", random.Random(7), 0
+    for _ in range(300):
+        damaged = bytearray(whole[: chance.randrange(64, len(whole))] + b"location")
+        for _ in range(chance.randrange(8)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        try:
+            read_references(path)
+        except ModelRefused:
+            refused += 1
+    assert refused > 100
 
 
 def test_a_file_that_only_mentions_the_word_is_read_to_its_end(tmp_path: Path) -> None:

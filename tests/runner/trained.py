@@ -176,7 +176,7 @@ def _torch_module() -> Any:
 def _torch_expect(torch: Any, module: Any) -> Callable[[np.ndarray], dict[str, Any]]:
     def expect(rows: np.ndarray) -> dict[str, Any]:
         with torch.inference_mode():
-            return {name: tensor.numpy() for name, tensor in module(torch.from_numpy(rows)).items()}
+            return {name: tensor.numpy() for name, tensor in module(torch.tensor(rows)).items()}
 
     return expect
 

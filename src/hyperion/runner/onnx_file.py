@@ -46,11 +46,10 @@ def read_references(path: Path) -> OnnxReferences:
             # Either thing needs its word in the file. Most models have neither, and need no walk.
             if data.find(b"location") < 0 and data.find(b"ZipMap") < 0:
                 return OnnxReferences(frozenset(), {})
-            with memoryview(data) as view:
-                try:
-                    return _walk(view)
-                except (IndexError, ValueError) as error:
-                    raise ModelRefused(f"{path.name} is not a valid ONNX file: {error}") from error
+            found = _try_walk(data)
+    if isinstance(found, str):
+        raise ModelRefused(f"{path.name} is not a valid ONNX file: {found}")
+    return found
 
 
 def check_external_files(path: Path, external: frozenset[str]) -> None:
@@ -76,6 +75,16 @@ def check_external_files(path: Path, external: frozenset[str]) -> None:
                 )
         if not stat.S_ISREG(mode):
             raise ModelRefused(f'{path.name}: external data "{location}" is not a regular file')
+
+
+def _try_walk(data: mmap.mmap) -> OnnxReferences | str:
+    """What the walk found, or why it failed: as text, because an exception would hold on to slices of the mapping,
+    which can be closed only without them."""
+    try:
+        with memoryview(data) as view:
+            return _walk(view)
+    except (IndexError, ValueError) as error:
+        return str(error)
 
 
 def _walk(data: memoryview) -> OnnxReferences:
