@@ -141,6 +141,14 @@ def test_a_damaged_database_says_what_to_do(path: Path, content: bytes) -> None:
         DesiredState(path)
 
 
+def test_a_home_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "home" / "hyperion.db").mkdir(parents=True)
+    for path in (tmp_path / "file" / "hyperion.db", tmp_path / "home" / "hyperion.db"):
+        with pytest.raises(InvalidConfig, match=r"hyperion\.db: cannot be opened for writing: .*--home"):
+            DesiredState(path)
+
+
 def test_a_database_of_a_newer_hyperion_is_left_alone(path: Path, state: DesiredState) -> None:
     state.close()
     with sqlite3.connect(path) as connection:

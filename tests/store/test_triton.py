@@ -130,6 +130,16 @@ def test_the_command_line_wins_over_the_configuration(tmp_path: Path) -> None:
     assert (spec.name, spec.options.replicas, spec.options.threads) == ("mine", 7, 2)
 
 
+def test_warm_up_sizes_follow_the_smaller_batch_of_another_layer(tmp_path: Path) -> None:
+    config = "max_batch_size: 16 dynamic_batching { preferred_batch_size: [ 4, 8 ] }"
+    folder = repository(tmp_path, config)
+    (spec,) = discover(folder, ModelOptions(max_batch_size=4), pinned=frozenset({"max_batch_size"}))
+    assert (spec.options.max_batch_size, spec.options.buckets) == (4, (1, 4))
+    assert only(folder, ModelOptions(buckets=(1, 64))).options.buckets == (1, 4, 8, 16)
+    lay_out(folder, {"hyperion.yaml": "max_batch_size: 8"})
+    assert only(folder).options.buckets == (1, 4, 8)
+
+
 FLOAT = "data_type: TYPE_FP32"
 WARM = 'model_warmup {{ name: "w" batch_size: {size} inputs {{ key: "{name}" value: {{ {value} }} }} }}'
 

@@ -153,10 +153,16 @@ class DesiredState:
             raise self._translate(error) from error
 
     def _open(self) -> sqlite3.Connection:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Made before SQLite would make it, so that it is never readable by others, not even for a moment.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        os.chmod(self._path, 0o600)
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Made before SQLite would make it, so that it is never readable by others, not even for a moment.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.chmod(self._path, 0o600)
+        except OSError as error:
+            reason = (error.strerror or "error").lower()
+            raise InvalidConfig(
+                f"{self._path.name}: cannot be opened for writing: {reason}; choose another --home"
+            ) from error
         connection = sqlite3.connect(self._path, timeout=10, isolation_level=None)
         try:
             connection.execute("PRAGMA journal_mode = WAL")

@@ -8,13 +8,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from hyperion.schema.errors import HyperionError, ModelRefused
 from hyperion.schema.model import ModelOptions, ModelSpec
 from hyperion.store.digest import digest_of, digest_of_files
 from hyperion.store.formats import format_of, is_model_file, require_trust
 from hyperion.store.names import check_name
 from hyperion.store.onnx_files import find_external_files
-from hyperion.store.options import Layers
+from hyperion.store.options import Layers, check_options
 from hyperion.store.python_model import check_python_model
 from hyperion.store.reading import list_entries
 
@@ -38,7 +40,7 @@ def discover(
     set by the operator and win over any file. `name` overrides the name of the one model that is there.
     Raises ModelRefused (nothing known, unsafe, or asks for what we do not do) or InvalidConfig (`hyperion.yaml`).
     """
-    layers = Layers(defaults, pinned).put({}, "options")
+    layers = Layers(check_options(msgspec.structs.asdict(defaults), "options"), pinned)
     if name is not None:
         check_name(name, "--name")
     root = Path(os.path.abspath(path))

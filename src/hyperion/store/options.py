@@ -39,7 +39,17 @@ class Layers(msgspec.Struct, frozen=True):
         for key in ("env", "labels"):
             if key in fresh:
                 fresh[key] = {**getattr(self.options, key), **fresh[key]}
+        self._clip_buckets(fresh)
         return Layers(check_options({**msgspec.structs.asdict(self.options), **fresh}, source, error), self.pinned)
+
+    def _clip_buckets(self, fresh: dict[str, Any]) -> None:
+        """Warm-up sizes of one layer follow a smaller `max_batch_size` of another; in one layer they must agree, and
+        those that a person wrote into `hyperion.yaml` (a list, not a tuple) are checked instead."""
+        most = fresh.get("max_batch_size", self.options.max_batch_size)
+        together = "max_batch_size" in fresh and "buckets" in fresh
+        sizes = fresh.get("buckets", self.options.buckets)
+        if isinstance(most, int) and isinstance(sizes, tuple) and not together and "buckets" not in self.pinned:
+            fresh["buckets"] = tuple(size for size in sizes if size <= most)
 
 
 def check_options(values: Mapping[str, Any], source: str, error: type[HyperionError] = InvalidConfig) -> ModelOptions:
