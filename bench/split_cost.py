@@ -27,12 +27,12 @@ from bench.results import Results
 from bench.workloads import Workload
 
 CONCURRENCY = 16
-# The innermost frame that matches names the bucket; the first that matches it, from top to bottom. py-spy gives C code to
-# the Python frame that called it: the event loops' own frames are their system calls, the end of a message is the join
-# of the pieces of its body.
+# The innermost frame that matches names the bucket, by the first pattern that matches it. py-spy gives C code to the
+# Python frame that called it: the event loops' own frames are their system calls, the end of a message is the join of
+# the pieces of its body.
 BUCKETS = (
     ("compute", re.compile(r"onnxruntime|runner/(onnx|python)")),
-    ("sockets", re.compile(r"asyncio/|RunnerLoop\.run|\b_?(write|recv|send|receive|send_bytes)\b (?!.*ring)")),
+    ("sockets", re.compile(r"asyncio/|RunnerLoop\.run|\b_?(write|recv|send|receive|send_bytes) (?!.*ring)")),
     ("copy", re.compile(r"on_message_complete|on_body|ring\.py|wire/frame|runner/frame|concatenate|stack|merge")),
     ("parse", re.compile(r"wire/|gateway/http|json|decode|parse|encode|validate")),
 )
