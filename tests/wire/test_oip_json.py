@@ -168,6 +168,7 @@ WRONG: list[tuple[bytes, type[HyperionError], str]] = [
         "no header Inference-Header-Content-Length",
     ),
     (body_of(input_x(shape=[3000], data=[1] * 2999)), MalformedRequest, r"wants 3000 elements, got 2999"),
+    (body_of(input_x(shape=[3000], datatype="BYTES", data=["1"] * 2999)), MalformedRequest, "elements, got 2999"),
     (body_of(input_x(shape=[3000], data=["1"] * 3000)), MalformedRequest, r"Expected number, got `str`"),
     (body_of(input_x(shape=[3000], data=[1] * 3000), input_x(shape=[1], data=[1])), MalformedRequest, "given twice"),
 ]
@@ -224,11 +225,60 @@ def test_cutting_the_data_out_never_changes_what_is_decoded(data: st.DataObject)
     assert outcome(body) == outcome(body + b" " * LARGE_BODY_BYTES)
 
 
+def test_more_arrays_than_allowed_are_not_cut() -> None:
+    assert cut_data(b'"data":[1]' * 3, 3) is not None
+    assert cut_data(b'"data":[1]' * 3, 2) is None
+
+
+def test_a_string_that_looks_like_the_end_of_the_data_does_not_end_it() -> None:
+    """The brackets in these strings lead the cut astray; the exact decoder then takes the request."""
+    texts = ["a]", '"data":[', "]" * 9, "[["] * 1000
+    call, _ = decode(body_of(input_x(shape=[4000], datatype="BYTES", data=texts)))
+    assert to_numpy(call.inputs[0]).tolist() == [text.encode() for text in texts]
+
+
+def test_more_inputs_than_allowed_in_a_large_body_are_refused_before_they_are_decoded() -> None:
+    with pytest.raises(TooLarge, match="more than 64 inputs"):
+        decode(body_of(*[input_x(name=f"x{i}", data=[1] * 20) for i in range(100)]))
+
+
+def test_large_numeric_data_over_a_mebibyte_is_refused_without_the_exact_decoders() -> None:
+    good = [1.25] * 300_000
+    assert decode(body_of(input_x(shape=[300_000], data=good)))[0].inputs[0].shape == (300_000,)
+    for wrong in (good[:-1], [*good[:-1], "x"], [*good[:-1], 1e300], [*good[:-1], [1.25]]):
+        with pytest.raises(MalformedRequest, match="wants 300000 numbers in the range of FP32"):
+            decode(body_of(input_x(shape=[300_000], data=wrong)))
+
+
+def test_bytes_elements_are_limited_as_json() -> None:
+    body = body_of(input_x(shape=[400], datatype="BYTES", data=["a"] * 400))
+    with pytest.raises(TooLarge, match="400 BYTES elements as JSON, at most 399"):
+        decode(body, limits=WireLimits(max_json_rows=399))
+    assert decode(body, limits=WireLimits(max_json_rows=400))[0].inputs[0].shape == (400,)
+
+
+def test_rows_that_must_be_visited_one_by_one_are_limited() -> None:
+    limits = WireLimits(max_json_rows=2000)
+    body = body_of(input_x(shape=[2000, 1], datatype="BOOL", data=[[True]] * 2000))
+    with pytest.raises(TooLarge, match="more than 2000 rows"):
+        decode(body, limits=limits)
+    assert decode(body)[0].inputs[0].shape == (2000, 1)
+
+
 @pytest.mark.parametrize(
-    "text", [b"{}", b'"data":', b'"data":[', b'"data":[[1]', PLACEHOLDER + b'"data":[1]', b'"data":[["]"']
+    "text",
+    [
+        b"{}",
+        b'"data":',
+        b'"data":[',
+        b'"data":[[1]',
+        PLACEHOLDER + b'"data":[1]',
+        b'"data":[["]"',
+        b'"data":' + b"[" * 99 + b"]" * 99,
+    ],
 )
 def test_nothing_is_cut_where_no_array_is_plain_to_see(text: bytes) -> None:
-    assert cut_data(text) is None
+    assert cut_data(text, 64) is None
 
 
 @given(st.binary(max_size=200))

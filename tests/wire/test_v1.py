@@ -190,7 +190,8 @@ def test_params_of_an_invocation_are_for_the_model() -> None:
         ({}, VECTOR, "just one of instances, inputs, dataframe_split, dataframe_records"),
         ({"instances": [1], "dataframe_records": [{"x": 1}]}, VECTOR, "just one of"),
         ({"dataframe_records": []}, VECTOR, "at least one row"),
-        ({"dataframe_records": [1]}, VECTOR, "not a scoring request"),
+        ({"dataframe_records": [1]}, VECTOR, "dataframe_records: Expected"),
+        ([], VECTOR, "not a scoring request"),
         ({"dataframe_records": [{"c": 1}]}, TWO, "expected the columns a, b, got c"),
         ({"dataframe_split": {"data": [[1]]}}, TWO, "expected the columns a, b, got no column names"),
         ({"dataframe_split": {"columns": ["a", "b"], "data": [[1, "s"], [1]]}}, TWO, "row 1 has 1 cells, expected 2"),
@@ -250,8 +251,30 @@ def test_wrong_csv_is_refused_and_the_message_says_where(text: bytes, signature:
 
 
 def test_csv_with_more_cells_than_allowed_is_refused() -> None:
-    with pytest.raises(TooLarge, match="over the limit of 2 cells"):
-        decode_invocations("m", "", b"1,2,3", "text/csv", MATRIX, WireLimits(max_json_elements=2))
+    with pytest.raises(TooLarge, match="over the limit of 1 cells"):
+        decode_invocations("m", "", b"1,2,3", "text/csv", MATRIX, WireLimits(max_json_elements=1))
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"x\n1\n2\n", "text/csv"),
+        (b'{"instances":[{"x":1},{"x":2}]}', ""),
+        (b'{"instances":[[1]]}', ""),
+        (b'{"dataframe_records":[{"x":1},{"x":2}]}', ""),
+        (b'{"dataframe_split":{"columns":["x"],"data":[[1]]}}', ""),
+    ],
+)
+def test_rows_over_the_limit_are_refused(body: bytes, content_type: str) -> None:
+    with pytest.raises(TooLarge, match="more than 1 rows"):
+        decode_invocations("m", "", body, content_type, VECTOR, WireLimits(max_json_rows=1))
+
+
+def test_strings_and_members_over_the_limit_are_refused() -> None:
+    with pytest.raises(TooLarge, match="more than 1 strings"):
+        predict({"instances": ["a", "b"]}, TEXT, WireLimits(max_json_rows=1))
+    with pytest.raises(TooLarge, match="more than 1 rows or members"):
+        generate({"s": "a", "k": 1}, TEXT, WireLimits(max_json_rows=1))
 
 
 def test_other_content_types_are_not_supported() -> None:

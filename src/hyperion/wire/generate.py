@@ -12,6 +12,7 @@ from msgspec import Raw
 from hyperion.schema.call import NO_PARAMETERS, Buffer, InferenceAnswer, InferenceCall
 from hyperion.schema.errors import MalformedRequest, TooLarge
 from hyperion.schema.model import Signature
+from hyperion.wire.json_data import check_row_count
 from hyperion.wire.json_text import text_or_base64
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.parameters import Parameters, Scalar, check_parameter_count
@@ -28,6 +29,7 @@ def decode_generate(model: str, version: str, body: Buffer, signature: Signature
 
     Raises MalformedRequest naming the member that is wrong, TooLarge, or Unsupported.
     """
+    check_row_count(bytes(body), b":", limits)  # each member is an object to be made
     members: dict[str, Raw] = decode_envelope(_decode_members, body, limits, "a generate request")
     specs = {spec.name: spec for spec in signature.inputs}
     inputs = []

@@ -7,12 +7,12 @@ import msgspec
 from msgspec import Raw, Struct
 
 from hyperion.schema.call import NO_PARAMETERS, Buffer, InferenceCall, Tensor
-from hyperion.schema.errors import MalformedRequest, TooLarge, Unsupported
+from hyperion.schema.errors import MalformedRequest, Unsupported
 from hyperion.schema.model import Signature
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.parameters import Parameters, check_parameter_count
 from hyperion.wire.signature_values import decode_envelope
-from hyperion.wire.table import tensors_of_csv, tensors_of_records, tensors_of_split
+from hyperion.wire.table import tensors_of_csv, tensors_of_frame_records, tensors_of_split
 from hyperion.wire.v1 import decode_columns, decode_instances, encode_predict
 
 __all__ = ["decode_invocations", "encode_predict"]
@@ -29,7 +29,7 @@ class _Request(Struct):
     instances: Raw = Raw()
     inputs: Raw = Raw()
     dataframe_split: _Split | None = None
-    dataframe_records: list[dict[str, Raw]] | None = None
+    dataframe_records: Raw = Raw()
     params: Parameters | None = None
 
 
@@ -45,7 +45,7 @@ def decode_invocations(
     """
     media = content_type.partition(";")[0].strip().lower()
     if media == "text/csv":
-        return InferenceCall(model, version, "", _decode_csv(body, signature, limits))
+        return InferenceCall(model, version, "", tensors_of_csv(body, signature, limits))
     if media not in ("", "application/json"):
         raise Unsupported(f'content type "{media[:64]}"; expected application/json or text/csv')
     request: _Request = decode_envelope(_decode_request, body, limits, "a scoring request")
@@ -57,8 +57,8 @@ def decode_invocations(
 
 def _decode_inputs(request: _Request, signature: Signature, limits: WireLimits) -> tuple[Tensor, ...]:
     instances, columns = bytes(request.instances), bytes(request.inputs)
-    split, records = request.dataframe_split, request.dataframe_records
-    if bool(instances) + bool(columns) + (split is not None) + (records is not None) != 1:
+    split, records = request.dataframe_split, bytes(request.dataframe_records)
+    if bool(instances) + bool(columns) + (split is not None) + bool(records) != 1:
         raise MalformedRequest(f"expected just one of {_FORMS}")
     if instances:
         return decode_instances(instances, signature, limits)
@@ -66,14 +66,4 @@ def _decode_inputs(request: _Request, signature: Signature, limits: WireLimits) 
         return decode_columns(columns, signature, limits)
     if split is not None:
         return tensors_of_split(split.columns, bytes(split.data), signature, limits)
-    return tensors_of_records(records or [], signature, limits)
-
-
-def _decode_csv(body: Buffer, signature: Signature, limits: WireLimits) -> tuple[Tensor, ...]:
-    if len(body) > limits.max_body_bytes:
-        raise TooLarge(f"the body has {len(body)} bytes, at most {limits.max_body_bytes} are allowed")
-    try:
-        text = bytes(body).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MalformedRequest(f"the CSV is not UTF-8: {error}") from None
-    return tensors_of_csv(text, signature, limits)
+    return tensors_of_frame_records(records, signature, limits)

@@ -60,6 +60,12 @@ def parse_data(text: bytes, datatype: Datatype, shape: Sequence[int], count: int
             data = parse_large(text, datatype, shape, count)
             if data is not None:
                 return data
+            if len(text) > TEXT_BYTES_FREE:  # the exact decoders would take seconds to say more
+                raise MalformedRequest(
+                    f"shape {list(shape)} wants {count} {_KINDS[kind][1]} in the range of {datatype.name},"
+                    " flat or nested just as the shape, and the data is not that"
+                )
+        check_row_count(text, b"[", limits)
     try:
         if not text.startswith(b"[["):
             values = _FLAT[kind](text)
@@ -87,8 +93,18 @@ def check_text_size(size: int, datatype: Datatype, count: int, limits: WireLimit
         raise TooLarge(
             f"{count} elements as JSON, at most {limits.max_json_elements} allowed; send them as binary data"
         )
+    if not datatype.size and count > limits.max_json_rows:
+        raise TooLarge(
+            f"{count} BYTES elements as JSON, at most {limits.max_json_rows} allowed; send them as binary data"
+        )
     if datatype.size and size > count * TEXT_BYTES_PER_ELEMENT + TEXT_BYTES_FREE:
         raise MalformedRequest(f"{size} bytes of text are far too many for {count} elements of {datatype.name}")
+
+
+def check_row_count(text: bytes, mark: bytes, limits: WireLimits) -> None:
+    """Raise TooLarge when `mark`, which begins or ends a row, is in the text more often than there may be rows."""
+    if len(text) > limits.max_json_rows and text.count(mark) > limits.max_json_rows:
+        raise TooLarge(f"more than {limits.max_json_rows} rows or members, which is the limit")
 
 
 def _parse_nested(text: bytes, datatype: Datatype, shape: Sequence[int], count: int) -> bytes:
@@ -117,6 +133,7 @@ def parse_any(text: bytes, datatype: Datatype, limits: WireLimits) -> tuple[tupl
     depth = nesting(text)
     if depth > limits.max_rank:
         raise MalformedRequest(f"data is nested more than {limits.max_rank} deep")
+    check_row_count(text, b"[", limits)
     if datatype.size and len(text) > limits.max_json_elements:
         check_text_size(0, datatype, text.count(b",") + 1, limits)
     values = decode_text(text, datatype, depth)
@@ -161,7 +178,7 @@ def pack(values: list[Any], datatype: Datatype) -> bytes:
     """Little-endian bytes of Python values of the datatype's kind. Raises MalformedRequest for one out of its range."""
     code = datatype.code
     if not code:
-        return encode_elements([value.encode() for value in values])
+        return encode_elements(map(str.encode, values))
     count = len(values)
     pack_values = _packers[code].get(count)
     if pack_values is None:

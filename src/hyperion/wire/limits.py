@@ -9,6 +9,7 @@ class WireLimits(Struct, frozen=True):
     `max_body_bytes` is for the whole body after decompression. `max_tensors` bounds inputs and requested outputs each.
     `max_elements` bounds one tensor whatever its encoding; `max_json_elements` bounds a tensor that comes as JSON text,
     which costs up to 40 bytes of memory per element while it is parsed (binary tensors cost none).
+    `max_json_rows` bounds what becomes a Python object each, at some microseconds: BYTES elements, rows, CSV lines.
     `max_json_depth` bounds nested arrays and objects. `max_name_bytes` is for names and ids, as UTF-8.
     """
 
@@ -17,6 +18,7 @@ class WireLimits(Struct, frozen=True):
     max_rank: int = 8
     max_elements: int = 2**31
     max_json_elements: int = 2**23
+    max_json_rows: int = 2**19
     max_json_depth: int = 32
     max_name_bytes: int = 1024
     max_parameters: int = 64

@@ -7,7 +7,9 @@ The hot path is one strict decoder that knows every member of the protocol. A bo
 protocol wants tolerated, is decoded once more by a tolerant twin, after its depth was checked.
 """
 
+import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -50,6 +52,7 @@ __all__ = [
 ]
 
 _SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
+_DATATYPE_KEYS = re.compile(rb'"datatype"\s*:')
 _MAX_PRIORITY = 9
 
 
@@ -102,6 +105,9 @@ def decode_infer(
         large = _decode_large(model, version, body, limits)
         if large is not None:
             return large
+        keys = sum(1 for _ in islice(_DATATYPE_KEYS.finditer(body), limits.max_tensors + 1))
+        if keys > limits.max_tensors:  # before a record is made for each
+            raise TooLarge(f"more than {limits.max_tensors} inputs, which is the limit")
     try:
         request: _Request = _decode_strict(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -135,7 +141,7 @@ def _decode_large(
     model: str, version: str, body: Buffer, limits: WireLimits
 ) -> tuple[InferenceCall, AnswerFormat] | None:
     """As `decode_infer` for large bodies of JSON; None for any that it cannot do."""
-    cut = cut_data(body)
+    cut = cut_data(body, limits.max_tensors)
     if cut is None:
         return None
     text, arrays = cut
@@ -146,8 +152,12 @@ def _decode_large(
         _check_inputs(request.inputs, limits)
         inputs = tuple([_decode_input(one, arrays[index], limits) for index, one in enumerate(request.inputs)])
         return _finish(model, version, inputs, request, limits)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, HyperionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    except HyperionError:
+        if any(one.datatype == "BYTES" for one in request.inputs):
+            return None  # brackets in a string may have led the cut astray
+        raise
 
 
 def _decode_input(one: _Input, source: BinaryPart | bytes | None, limits: WireLimits) -> Tensor:

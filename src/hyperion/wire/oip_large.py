@@ -11,13 +11,14 @@ from hyperion.schema.call import Buffer
 LARGE_BODY_BYTES = 6144  # about 300 numbers; below, cutting costs more than it saves (bench/micro_wire.py)
 PLACEHOLDER = b"-0.0e-0"
 
+_DEEPEST = 16
 _KEY = b'"data"'
 
 
-def cut_data(body: Buffer) -> tuple[bytes, list[bytes]] | None:
+def cut_data(body: Buffer, max_arrays: int) -> tuple[bytes, list[bytes]] | None:
     """The body with PLACEHOLDER for each array that follows the text `"data"`, and those arrays; None without any.
 
-    >>> cut_data(b'{"inputs":[{"data":[[1,2],[3,4]],"shape":[2,2]}]}')
+    >>> cut_data(b'{"inputs":[{"data":[[1,2],[3,4]],"shape":[2,2]}]}', 64)
     (b'{"inputs":[{"data":-0.0e-0,"shape":[2,2]}]}', [b'[[1,2],[3,4]]'])
     """
     body = bytes(body)
@@ -27,7 +28,7 @@ def cut_data(body: Buffer) -> tuple[bytes, list[bytes]] | None:
     while (key := body.find(_KEY, end)) >= 0:
         start = body.find(b"[", key)
         stop = _end_of_array(body, start) if start >= 0 else -1
-        if stop < 0:
+        if stop < 0 or len(arrays) == max_arrays:
             return None
         pieces.append(body[end:start])
         arrays.append(body[start:stop])
@@ -43,6 +44,8 @@ def _end_of_array(body: bytes, start: int) -> int:
     inner = start + 1
     while body.startswith(b"[", inner):
         inner += 1
+        if inner - start > _DEEPEST:
+            return -1
     closing = b"]" * (inner - start)
     stop = body.find(b"]", inner)  # rows are often few and long: this search is ten times as quick as the next
     if not body.startswith(closing, stop):

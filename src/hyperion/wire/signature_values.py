@@ -17,7 +17,7 @@ from hyperion.schema.call import Buffer, Tensor
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.wire.bytes_elements import encode_elements
-from hyperion.wire.json_data import flatten, nesting, parse_any
+from hyperion.wire.json_data import check_row_count, flatten, nesting, parse_any
 from hyperion.wire.json_depth import check_depth
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.tensor import datatype_of
@@ -63,6 +63,9 @@ def parse_values(spec: TensorSpec, text: bytes, limits: WireLimits) -> tuple[tup
 
 
 def _parse_texts(text: bytes, limits: WireLimits) -> tuple[tuple[int, ...], bytes]:
+    check_row_count(text, b"[", limits)
+    if text.count(b'"') > 2 * limits.max_json_rows:
+        raise TooLarge(f"more than {limits.max_json_rows} strings, which is the limit")
     depth = nesting(text)
     if depth > limits.max_rank:
         raise MalformedRequest(f"data is nested more than {limits.max_rank} deep")

@@ -13,16 +13,17 @@ from math import nan
 import msgspec
 from msgspec import Raw
 
-from hyperion.schema.call import Tensor
+from hyperion.schema.call import Buffer, Tensor
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.wire.bytes_elements import encode_elements
-from hyperion.wire.json_data import flatten, nesting, pack
+from hyperion.wire.json_data import check_row_count, flatten, nesting, pack
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.signature_values import check_records, join_table, join_texts, tensor_of_rows
 from hyperion.wire.tensor import Datatype, datatype_of
 
 _decode_rows = msgspec.json.Decoder(list[list[Raw]]).decode
+_decode_records = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 _decode_column = msgspec.json.Decoder(list[float | None]).decode
 _decode_matrix = msgspec.json.Decoder(list[list[float | None]]).decode
 _BOOLEANS = {"true": True, "True": True, "1": True, "false": False, "False": False, "0": False}
@@ -37,6 +38,7 @@ def tensors_of_split(
     """
     if not names_inputs(columns, signature):
         return (_tensor_of_cells(_only_input(signature, columns), data, limits),)
+    check_row_count(data, b"[", limits)
     try:
         rows: list[list[Raw]] = _decode_rows(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -52,8 +54,13 @@ def tensors_of_split(
     )
 
 
-def tensors_of_records(records: list[dict[str, Raw]], signature: Signature, limits: WireLimits) -> tuple[Tensor, ...]:
-    """Input tensors of a data frame in pandas' orientation "records": a list of objects of column → cell."""
+def tensors_of_frame_records(text: bytes, signature: Signature, limits: WireLimits) -> tuple[Tensor, ...]:
+    """Input tensors of a data frame in pandas' orientation "records": a JSON array of objects of column → cell."""
+    check_row_count(text, b"{", limits)
+    try:
+        records: list[dict[str, Raw]] = _decode_records(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedRequest(f"dataframe_records: {error}") from None
     columns = check_records(records)
     if names_inputs(columns, signature):
         return tuple(
@@ -66,9 +73,19 @@ def tensors_of_records(records: list[dict[str, Raw]], signature: Signature, limi
     return (_tensor_of_cells(_only_input(signature, columns), text, limits),)
 
 
-def tensors_of_csv(text: str, signature: Signature, limits: WireLimits) -> tuple[Tensor, ...]:
+def tensors_of_csv(body: Buffer, signature: Signature, limits: WireLimits) -> tuple[Tensor, ...]:
     """Input tensors of CSV with a header of column names (MLflow); a first row of nothing but numbers is taken as data
     without a header (SageMaker)."""
+    if len(body) > limits.max_body_bytes:
+        raise TooLarge(f"the body has {len(body)} bytes, at most {limits.max_body_bytes} are allowed")
+    body = bytes(body)
+    check_row_count(body, b"\n", limits)
+    if body.count(b",") + body.count(b"\n") > limits.max_json_elements:
+        raise TooLarge(f"the CSV is over the limit of {limits.max_json_elements} cells")
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MalformedRequest(f"the CSV is not UTF-8: {error}") from None
     try:
         rows = [row for row in csv.reader(io.StringIO(text), strict=True) if row]
     except csv.Error as error:
@@ -78,8 +95,6 @@ def tensors_of_csv(text: str, signature: Signature, limits: WireLimits) -> tuple
         raise MalformedRequest("the CSV has no rows")
     width = len(columns or rows[0])
     _check_widths([len(row) for row in rows], width)
-    if len(rows) * width > limits.max_json_elements:
-        raise TooLarge(f"{len(rows)} rows of {width} cells are over the limit of {limits.max_json_elements} cells")
     if columns is None or not names_inputs(columns, signature):
         spec = _only_input(signature, columns)
         cells = list(chain.from_iterable(rows))

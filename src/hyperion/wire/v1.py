@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from hyperion.schema.call import Buffer, InferenceAnswer, InferenceCall, Tensor
 from hyperion.schema.errors import MalformedRequest
 from hyperion.schema.model import Signature
+from hyperion.wire.json_data import check_row_count
 from hyperion.wire.json_text import encode_nested, nested_values
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.signature_values import (
@@ -53,6 +54,7 @@ def decode_instances(text: bytes, signature: Signature, limits: WireLimits) -> t
         raise MalformedRequest("instances is empty, expected at least one row")
     if len(signature.inputs) == 1 and not _is_by_name(text, signature.inputs[0].name):
         return (tensor_of_rows(signature.inputs[0], text, limits),)
+    check_row_count(text, b"{", limits)
     try:
         records = _decode_records(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
