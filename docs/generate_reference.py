@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from hyperion.cli.main import cli as command
+from hyperion.cli.group import cli as command
 from hyperion.cli.settings import SETTINGS
 from hyperion.gateway.grpc_status import CODES as GRPC_CODES
 from hyperion.gateway.http_status import STATUS as HTTP_STATUS

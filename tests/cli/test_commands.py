@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from hyperion.cli.main import cli, main
+from hyperion.cli.group import cli
+from hyperion.cli.main import main
 
 MODELS = Path(__file__).parents[1] / "e2e" / "models"
 
@@ -37,7 +38,7 @@ FREE = ("--port", "0", "--grpc-port", "0", "--admin-port", "0")
         (("nonsense",), 2, "No such command 'nonsense'"),
         (("serve", "--prot", "1"), 2, "No such option '--prot'"),
         (("serve", "nothing.onnx"), 2, "nothing.onnx: no such file or directory"),
-        (("serve", "--port", "seventy"), 2, "'--port'"),
+        (("serve", "--port", "seventy"), 2, "port (from --port): expected an integer"),
         (("serve", "--port", "70000"), 2, "expected 0 to 65535, got 70000"),
         (("serve", "--name", "x"), 2, "--name is for one PATH"),
         (("serve", "--tls-cert", "x"), 2, "--tls-key"),

@@ -1,13 +1,10 @@
 """`hyperion serve`: its options, made from the table of settings."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
-from hyperion.cli.resolve import find_files, resolve
 from hyperion.cli.settings import SETTINGS, Setting
 
 _TYPES: dict[str, Any] = {"text": click.STRING, "int": click.INT, "float": click.FLOAT}
@@ -39,7 +36,6 @@ def command(paths: tuple[str, ...], **flags: object) -> int:
     Every option can also be set in the environment (HYPERION_PORT) or in hyperion.toml; `hyperion config show` tells
     where each value comes from.
     """
-    from hyperion.cli.serve import serve
+    from hyperion.cli.serve import serve_here
 
-    settings = resolve(flags, os.environ, find_files(os.environ, Path.cwd()))
-    return serve(settings, paths, dict(os.environ))
+    return serve_here(paths, flags)

@@ -8,13 +8,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hyperion.cli.resolve import Settings
+from hyperion.cli.resolve import Settings, find_files, resolve
 from hyperion.cli.tree import check_settings, choose_log_format, plan_control, plan_gateways
 from hyperion.fleet.home import claim_home, hold_port, listen_tcp, listen_unix
 from hyperion.fleet.replicas import describe_control, describe_gateway
 from hyperion.fleet.spawn import spawn
 
 CONTROL_GRACE_S, RUNNER_GRACE_S = 5.0, 10.0
+
+
+def serve_here(paths: Sequence[str], given: Mapping[str, object]) -> int:
+    """Serve with what was given on the command line, in this process's environment and directory."""
+    settings = resolve(given, os.environ, find_files(os.environ, Path.cwd()))
+    return serve(settings, paths, dict(os.environ))
 
 
 def serve(settings: Settings, paths: Sequence[str], environ: Mapping[str, str]) -> int:
