@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperion.schema.call import InferenceAnswer, InferenceCall
-from hyperion.schema.errors import HyperionError, MalformedRequest, Unsupported
+from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
 from hyperion.wire.limits import DEFAULT_LIMITS
 from hyperion.wire.oip_json import AnswerFormat, decode_infer, encode_answer
 from hyperion.wire.tensor import encode_elements, from_numpy, to_numpy
@@ -93,6 +93,12 @@ def test_sizes_that_do_not_add_up_are_refused(
     body, right = with_binary(inputs, data)
     with pytest.raises(MalformedRequest, match=message):
         decode(body, right if length is None else length)
+
+
+def test_more_inputs_than_allowed_are_refused_before_they_are_decoded() -> None:
+    body, length = with_binary([described(f"x{i}", [1], "INT8", 1) for i in range(65)], b"0" * 65)
+    with pytest.raises(TooLarge, match="more than 64 inputs"):
+        decode(body, length)
 
 
 def test_raw_binary_requests_are_not_supported_and_say_so() -> None:

@@ -101,8 +101,8 @@ def decode_infer(
     if header_length is not None:
         binary = BinaryPart(body, header_length)
         body = binary.json
-    elif len(body) >= LARGE_BODY_BYTES:
-        large = _decode_large(model, version, body, limits)
+    if len(body) >= LARGE_BODY_BYTES:
+        large = _decode_large(model, version, body, limits) if binary is None else None
         if large is not None:
             return large
         keys = sum(1 for _ in islice(_DATATYPE_KEYS.finditer(body), limits.max_tensors + 1))
