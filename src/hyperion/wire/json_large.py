@@ -13,7 +13,7 @@ import simdjson
 
 from hyperion.wire.tensor import Datatype
 
-KEPT_PARSER_BYTES = 4 * 1024 * 1024  # some 14 bytes are kept per byte of the largest such text: page faults cost more
+KEPT_PARSER_BYTES = 1024 * 1024  # some 14 bytes stay allocated per byte of the largest such text
 NOT_PARSED = (ValueError, TypeError, RuntimeError, AttributeError, LookupError)
 """What simdjson raises for texts that are not JSON, numbers over 64 bits, elements of another type, missing members."""
 
