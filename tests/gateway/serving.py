@@ -5,6 +5,7 @@ import functools
 import io
 import itertools
 import json
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -29,15 +30,20 @@ from hyperion.wire.limits import WireLimits
 
 CONFIG = GatewayConfig(run_dir="", home="", max_body_bytes=1 << 20)
 LOOK_S = 0.002
+HUNG_S = 40.0
 
 
 def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
     """Makes a sync test of a coroutine: it runs on the loop that the gateway runs on in production."""
 
+    async def bounded(arguments: Any, named: Any) -> None:
+        async with asyncio.timeout(HUNG_S):  # pytest's own alarm may go off in a task where nobody sees it
+            await test(*arguments, **named)
+
     @functools.wraps(test)
     def run(*arguments: Any, **named: Any) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(test(*arguments, **named))
+            runner.run(bounded(arguments, named))
 
     return run
 
@@ -162,6 +168,16 @@ class Serving:
     async def connect(self, tls: ssl.SSLContext | None = None) -> Client:
         return Client(*await asyncio.open_connection("127.0.0.1", self.port, ssl=tls, limit=1 << 24))
 
+    async def connect_deaf(self) -> Client:
+        """A client that reads nothing until it is told to, and whose system takes little for it."""
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(one, ("127.0.0.1", self.port))
+        reader, writer = await asyncio.open_connection(sock=one, limit=1 << 20)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        return Client(reader, writer)
+
     async def ask(self, *data: bytes) -> Answer:
         """On a connection of its own."""
         with await self.connect() as client:
@@ -174,7 +190,7 @@ class Serving:
 
     async def until(self, true: Callable[[], object]) -> None:
         """Until something that the loop does is done; pytest's timeout is the deadline."""
-        while not true():
+        while not true():  # noqa: ASYNC110 (of anything that the loop may do, there is no event)
             await asyncio.sleep(LOOK_S)
 
     async def look_at_deadlines(self) -> None:
@@ -193,8 +209,10 @@ async def serving(
 ) -> AsyncIterator[Serving]:
     """A gateway that serves these models until the block ends; then nothing of theirs may be left."""
     gateway = Serving(msgspec.structs.replace(CONFIG, **config), access_log)
-    server = await asyncio.get_running_loop().create_server(gateway.edge.make_connection, "127.0.0.1", 0, ssl=tls)
-    gateway.port = server.sockets[0].getsockname()[1]
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 64 << 10)  # so that back-pressure needs no megabytes
+    gateway.port = listener.getsockname()[1]
+    server = await asyncio.get_running_loop().create_server(gateway.edge.make_connection, sock=listener, ssl=tls)
     looker = asyncio.create_task(gateway.look_at_deadlines())
     try:
         if models:

@@ -220,7 +220,7 @@ async def test_a_connection_stays_or_closes_as_the_client_wants(
 async def test_an_upgrade_is_not_made_and_the_request_is_answered_all_the_same(
     obedient: ServedVersion, data: bytes
 ) -> None:
-    """As some clients ask for HTTP/2 with their first request. The connection ends, as what follows may not be HTTP/1."""
+    """Some clients ask for HTTP/2 with their first request. The connection ends: what follows may not be HTTP/1."""
     data = data.replace(
         b"host:", b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAM\r\nhost:"
     )

@@ -271,8 +271,8 @@ class HttpConnection(asyncio.Protocol):
             self._read_or_pause()
 
     def _ignore_upgrade(self, rest: bytes) -> None:
-        """Reads the request that asked for an upgrade once more without it, as the last one of its connection: llhttp leaves
-        out the body of such a request, and clients that would rather speak HTTP/2 send one."""
+        """Reads the request that asked for an upgrade once more without it, as the last one of its connection: llhttp
+        leaves out the body of such a request, and clients that would rather speak HTTP/2 send one."""
         if self._parser.get_method() == b"CONNECT":
             self._closing = True  # it was answered; what follows is not HTTP
             return

@@ -1,7 +1,8 @@
 """Does what each row of its input says, so that a test owns every moment of it.
 
-`hold:NAME` waits at the FIFO `$OBEDIENT_DIR/NAME` until a test has opened and closed it; `raise`, `exit`, `spin`, `print`
-and `garbage` are what bad models do; any other text comes back. `rows` says how many were computed together, `turn` when.
+`hold:NAME` waits at the FIFO `$OBEDIENT_DIR/NAME` until a test has opened and closed it; `raise`, `exit`, `spin`,
+`print` and `garbage` are what bad models do; any other text comes back. `rows` says how many rows were computed
+together, `turn` when.
 """
 
 import os
@@ -66,8 +67,8 @@ class Model:
         }
 
     def stream(self, inputs: Arrays) -> Iterator[Arrays]:
-        """`count:N`; `gated:NAME:N`, each part of which waits at the FIFO; `forever:NAME`, which tells the FIFO that it was
-        ended; `last:COMMAND`, one part and then the command."""
+        """`count:N`; `gated:NAME:N`, each part of which waits at the FIFO; `forever:NAME`, which tells the FIFO of its
+        end; `last:COMMAND`, one part and then the command."""
         verb, _, rest = inputs["command"][0, 0].partition(b":")
         if verb == b"count":
             yield from map(part, range(1, int(rest) + 1))
