@@ -20,7 +20,7 @@ def main(run_dir: Path, specs: list[ChildSpec]) -> None:
     writer = LogWriter(2)
 
     async def supervise() -> None:
-        await Supervisor(os.environ, writer, "text", (5.0, 5.0, 5.0)).run(listener, first)
+        await Supervisor(os.environ, writer, "text", (60.0, 60.0, 60.0)).run(listener, first)
 
     asyncio.run(supervise())
     writer.close(1.0)

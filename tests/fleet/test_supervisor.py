@@ -34,8 +34,9 @@ class Host:
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.01)
 
-    def start(self, name: str, *steps: str, **fields: int) -> None:
-        assert ask(self.socket, Start(ChildSpec(name, CHILD + steps, **fields))) == Ok()
+    def start(self, name: str, *steps: str, wave: int = 0, output_bytes_s: int = 0) -> None:
+        spec = ChildSpec(name, CHILD + steps, wave=wave, output_bytes_s=output_bytes_s)
+        assert ask(self.socket, Start(spec)) == Ok()
 
     def wait_for(self, name: str, test: Callable[[Child], bool], timeout_s: float = 20.0) -> Child:
         """Wait until the child fulfils the test, following the supervisor's revisions."""
@@ -168,7 +169,7 @@ def test_sigterm_stops_the_waves_in_order(tmp_path: Path) -> None:
     assert stopping.pid == front
     assert is_ready(host.wait_for("back", lambda child: True))
     os.kill(front, signal.SIGCONT)
-    assert host.process.wait(10) == 0
+    assert host.process.wait(30) == 0
     wait_for_death([front, back])
 
 
@@ -179,7 +180,7 @@ def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
     host.process.send_signal(signal.SIGINT)
     host.wait_for("deaf", lambda child: child.state == "stopping")
     host.process.send_signal(signal.SIGINT)
-    assert host.process.wait(4) == 0  # its grace is 5 s
+    assert host.process.wait(30) == 0  # its grace is 60 s
     wait_for_death([pid])
 
 

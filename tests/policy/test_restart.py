@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.restart import EXIT_REFUSED, LIMITS, Death, RestartState, decide_restart
+from hyperion.policy.restart import LIMITS, Death, RestartState, decide_restart
+from hyperion.schema.config import EXIT_REFUSED
 
 SERVED_LONG = Death(ready_s=60.0, exit_code=-9)
 SERVED_BRIEFLY = Death(ready_s=0.1, exit_code=-11)

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from hyperion.fleet.lifeline import open_notify, tie_to_parent
-from hyperion.fleet.replicas import CONFIG_VARIABLE
-from hyperion.policy.restart import EXIT_REFUSED
-from hyperion.schema.config import ControlConfig, GatewayConfig, RunnerConfig
+from hyperion.fleet.lifeline import CONFIG_VARIABLE, open_notify, tie_to_parent
+from hyperion.schema.config import EXIT_REFUSED, ControlConfig, GatewayConfig, RunnerConfig
 from hyperion.schema.errors import HyperionError
 
 if TYPE_CHECKING:

@@ -114,10 +114,15 @@ def _bind_tcp(host: str, port: int, option: str, *, reuse_port: bool) -> socket.
 
 
 def listen_unix(path: Path) -> socket.socket:
-    """Return a listening Unix socket that only this user can open, in place of whatever was there."""
-    path.unlink(missing_ok=True)
+    """Return a listening Unix socket that only this user can open, in place of whatever was there.
+
+    It gets its name only when it listens: whoever finds the name can connect.
+    """
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.unlink(missing_ok=True)
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    bound.bind(str(path))
-    path.chmod(0o600)
+    bound.bind(str(temporary))
+    temporary.chmod(0o600)
     bound.listen(128)
+    os.replace(temporary, path)
     return bound

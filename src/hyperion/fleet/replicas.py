@@ -9,10 +9,10 @@ from typing import Final
 
 import msgspec
 
+from hyperion.fleet.lifeline import CONFIG_VARIABLE
 from hyperion.fleet.messages import Child, ChildSpec
 from hyperion.schema.config import ControlConfig, GatewayConfig, RunnerConfig
 
-CONFIG_VARIABLE: Final = "HYPERION_PROCESS_CONFIG"
 GATEWAY_WAVE, CONTROL_WAVE, RUNNER_WAVE = 0, 1, 2
 MODEL_OUTPUT_BYTES_S: Final = 64 << 10
 

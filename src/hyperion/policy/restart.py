@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-EXIT_REFUSED = 3
+from hyperion.schema.config import EXIT_REFUSED
 
 
 class RestartLimits(Struct, frozen=True):

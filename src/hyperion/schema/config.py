@@ -8,6 +8,8 @@ from msgspec import Struct
 from hyperion.schema.model import ModelOptions, ModelSpec
 
 MIB = 1 << 20
+# How a process says that starting it again cannot help.
+EXIT_REFUSED = 3
 
 
 class RunnerConfig(Struct, frozen=True, forbid_unknown_fields=True):
