@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 MODEL ?= examples/digits
 ARGS ?=
+JOBS ?= auto
 
 # The first interpreter that works, is new enough and can make virtual environments (Debian packages that apart).
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
@@ -26,7 +27,7 @@ dev: $(VENV)/.dev ## install everything for development into .venv
 
 test: $(VENV)/.dev ## run the whole test suite (COVERAGE=1 measures coverage too, ARGS="tests/wire -k frame" narrows it)
 	$(if $(COVERAGE),$(BIN)/coverage erase)
-	$(BIN)/pytest $(if $(COVERAGE),--cov --cov-report=) $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile $(if $(COVERAGE),--cov --cov-report=) $(ARGS)
 
 lint: $(VENV)/.dev ## style, types and the import contract
 	$(BIN)/ruff check .
