@@ -359,12 +359,15 @@ class HttpConnection(asyncio.Protocol):
             return
         exchange = Exchange(self, parser.get_method(), self._url, headers)
         exchange.keep_alive = parser.should_keep_alive() and not parser.should_upgrade() and not self.edge.draining
-        self.http_11 = parser.get_http_version() == "1.1"
+        version = parser.get_http_version()
+        self.http_11 = version == "1.1"
         given = headers.get(b"x-request-id")
         exchange.request_id = (given and clean_id(given)) or self.edge.new_request_id()
         self._exchange = exchange
         self._body_bytes = self._progress_bytes = self._void_bytes = 0
         self._expected_s = self.edge.now_s + self.edge.config.body_timeout_s
+        if version not in ("1.1", "1.0"):
+            raise MalformedRequest(f"HTTP/{version} is not spoken here; use HTTP/1.1")
         if b"host" not in headers and self.http_11:
             raise MalformedRequest('header "host" is missing; HTTP/1.1 requires it')
         coding = headers.get(b"transfer-encoding")
