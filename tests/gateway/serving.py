@@ -30,7 +30,7 @@ from hyperion.wire.limits import WireLimits
 
 CONFIG = GatewayConfig(run_dir="", home="", max_body_bytes=1 << 20)
 LOOK_S = 0.002
-HUNG_S = 40.0
+HUNG_S = 10.0
 
 
 def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -157,10 +157,14 @@ class Serving:
 
     async def serve(self, *models: tuple[str, ServedVersion], index: tuple[ModelState, ...] = ()) -> None:
         """Moves to a snapshot of these models; returns when each has a replica."""
-        served = tuple(ServedModel(name, version.version, (version,)) for name, version in models)
-        await self.router.apply(Snapshot(next(self._versions), served, index))
+        await self.apply(*models, index=index)
         for name, _version in models:
             assert await self.pool(name).wait_connected(20)
+
+    async def apply(self, *models: tuple[str, ServedVersion], index: tuple[ModelState, ...] = ()) -> None:
+        """Moves to a snapshot of these models."""
+        served = tuple(ServedModel(name, version.version, (version,)) for name, version in models)
+        await self.router.apply(Snapshot(next(self._versions), served, index))
 
     def pool(self, model: str = "obedient") -> VersionPool:
         return self.router.table.find(model, "")

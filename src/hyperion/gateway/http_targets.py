@@ -52,7 +52,7 @@ def parse_path(path: bytes) -> Target:
     if not text.startswith("/") and "://" in text[:8]:  # absolute form, as proxies send it
         text = "/" + text.partition("://")[2].partition("/")[2]
     parts = [unquote(part, errors="replace") for part in text.strip("/").split("/")]
-    route = FIXED.get("/".join(parts))
+    route = FIXED.get("/".join(part.replace("/", "%2F") for part in parts))  # an escaped slash divides nothing
     if route is not None:
         return Target(route)
     if parts[:2] == ["v2", "models"] and len(parts) > 2:
