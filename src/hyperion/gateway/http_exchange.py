@@ -7,16 +7,13 @@ it is.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from hyperion.gateway.http_status import STATUS, status_line
 from hyperion.gateway.pending import PendingCall
 from hyperion.schema.call import Buffer, InferenceAnswer
 from hyperion.schema.errors import HyperionError
 from hyperion.wire.oip_answer import AnswerFormat, encode_answer, encode_error
-
-if TYPE_CHECKING:
-    from hyperion.gateway.http import HttpConnection
 
 JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
@@ -25,6 +22,25 @@ MAX_UNSENT_BYTES: Final = 8 << 20  # of a stream whose caller does not read
 MAX_HEADS: Final = 1024
 
 Encode = Callable[[InferenceAnswer], bytes]
+
+
+class Dated(Protocol):
+    """What all connections share: the value of the date header."""
+
+    date: bytes
+
+
+class Connection(Protocol):
+    """The connection that an exchange is answered on (`gateway/http`)."""
+
+    @property
+    def edge(self) -> Dated: ...
+    @property
+    def http_11(self) -> bool: ...
+    def finish(self, exchange: "Exchange", data: bytes) -> None: ...
+    def write_part(self, exchange: "Exchange", data: bytes) -> None: ...
+    def unsent_bytes(self) -> int: ...
+    def abort(self, _reason: str) -> None: ...
 
 
 class Exchange:
@@ -50,7 +66,7 @@ class Exchange:
         "started",
     )
 
-    def __init__(self, connection: "HttpConnection", method: bytes, path: bytes, headers: dict[bytes, bytes]) -> None:
+    def __init__(self, connection: Connection, method: bytes, path: bytes, headers: dict[bytes, bytes]) -> None:
         self.connection = connection
         self.method = method
         self.path = path

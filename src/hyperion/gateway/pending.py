@@ -19,6 +19,20 @@ class Reply(Protocol):
         ...
 
 
+class Unheard:
+    """The reply of a call that has ended. It takes the caller's place, so that call and caller, which know each other, are
+    freed at once and not by the garbage collector."""
+
+    def answer(self, answer: InferenceAnswer) -> None:
+        raise AssertionError(f"an answer for a call to {answer.model} that has ended")
+
+    def fail(self, error: HyperionError) -> None:
+        raise AssertionError(f"an error for a call that has ended: {error.message}")
+
+
+UNHEARD: Reply = Unheard()
+
+
 class PendingCall:
     """One admitted call. Mutable, owned by the event loop; it ends exactly once, in `finish` or `fail` or `cancel`."""
 

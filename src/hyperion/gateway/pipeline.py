@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from hyperion.gateway.admit import MAX_KNOWN_KEYS, check_call, count_rows, merge_key
-from hyperion.gateway.pending import PendingCall, Reply
+from hyperion.gateway.pending import UNHEARD, PendingCall, Reply
 from hyperion.gateway.pool import MAX_STREAMS, VersionPool
 from hyperion.gateway.route import Router
 from hyperion.policy.admission import refusal, retry_after_s
@@ -94,6 +94,7 @@ class Pipeline:
             self._admit(pool, pending, timeout_ns)
         except HyperionError as error:
             pending.done = True
+            pending.reply = UNHEARD
             self.finished(pending, error, 0, 0, time.monotonic_ns())
             reply.fail(error)
             return pending

@@ -6,28 +6,25 @@ that is retired (its version was replaced) finishes what it holds, then closes i
 
 import asyncio
 import contextlib
-import socket
 import time
 from collections.abc import Callable
 from typing import Final
 
 from hyperion.gateway.batch import WaitingQueue
+from hyperion.gateway.connect import keep_connected
 from hyperion.gateway.dispatch import Batch, ReplicaLink, internal_error
-from hyperion.gateway.pending import PendingCall
-from hyperion.gateway.ring import Ring
+from hyperion.gateway.pending import UNHEARD, PendingCall
 from hyperion.policy.admission import QueueState
 from hyperion.policy.batching import BatchLimits, hold_ns
 from hyperion.policy.crash import plan_after_crash
 from hyperion.policy.latency import LatencyCurve, fit_prior, observe
 from hyperion.schema.call import InferenceAnswer, Tensor
 from hyperion.schema.errors import ClientGone, DeadlineExceeded, HyperionError, PoisonRequest, RunnerLost
-from hyperion.schema.snapshot import Replica, ServedVersion
+from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog
 from hyperion.telemetry.metrics import Metrics
 from hyperion.wire.frame import Hello, Result
 
-GREETING: Final = b"HYPERION"
-RECONNECT_S: Final = (0.01, 0.02, 0.05, 0.1, 0.25)
 MAX_STREAMS: Final = 256  # per replica; each one is a generator that the runner holds
 
 Finished = Callable[[PendingCall, HyperionError | None, int, int, int], None]
@@ -55,7 +52,6 @@ class VersionPool:
         self.streams = 0
         self._queue = WaitingQueue(served.signature.batched)
         self._queue_rows = queue_rows
-        self._slot_bytes = slot_bytes
         self._limits = BatchLimits(served.options.max_batch_size, slot_bytes // 2)
         self._max_delay_ns = int(served.options.max_delay_ms * 1e6)
         self._finished = finished
@@ -65,7 +61,10 @@ class VersionPool:
         self._retired = False
         self._pump_scheduled = False
         self._loop = asyncio.get_running_loop()
-        self._connectors = [self._loop.create_task(self._keep_connected(replica)) for replica in served.replicas]
+        self._connectors = [
+            self._loop.create_task(keep_connected(replica, slot_bytes, self, self._links))
+            for replica in served.replicas
+        ]
 
     # --- state that others read ---
 
@@ -247,13 +246,15 @@ class VersionPool:
         if pending.done:
             return
         queue_ns = batch.formed_ns - pending.received_ns if batch else 0
+        reply = pending.reply
         self._end(pending, error, queue_ns, 0, time.monotonic_ns())
-        pending.reply.fail(error)
+        reply.fail(error)
 
     def _end(
         self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int, now_ns: int
     ) -> None:
         pending.done = True
+        pending.reply = UNHEARD
         if pending.stream:
             self.streams -= 1
         self._finished(pending, error, queue_ns, compute_ns, now_ns)
@@ -275,31 +276,6 @@ class VersionPool:
                     link.cancel_stream(pending)
 
     # --- connections ---
-
-    async def _keep_connected(self, replica: Replica) -> None:
-        """Connects to the replica, again and again, until this pool is closed."""
-        attempt = 0
-        while not self.closed.is_set():
-            lost: asyncio.Future[None] = self._loop.create_future()
-            if await self._connect(replica, lost):
-                attempt = 0
-                await lost
-            await asyncio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
-            attempt += 1
-
-    async def _connect(self, replica: Replica, lost: "asyncio.Future[None]") -> bool:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            connection.connect(replica.socket)
-            ring = Ring(self._slot_bytes)
-            socket.send_fds(connection, [GREETING], [ring.fd])
-        except OSError:
-            connection.close()
-            return False  # it is not up yet, or no more: the caller tries again
-        link = ReplicaLink(replica.name, ring, self, lost)
-        self._links[replica.name] = link
-        await self._loop.create_unix_connection(lambda: link, sock=connection)
-        return True
 
     def retire(self) -> None:
         """Takes no more calls; closes when those that it holds have ended."""

@@ -1,0 +1,47 @@
+"""Keeps one replica connected: tries, passes the ring, waits for the end, tries again. A task of `gateway/pool` each."""
+
+import asyncio
+import socket
+from typing import Final
+
+from hyperion.gateway.dispatch import Outcomes, ReplicaLink
+from hyperion.gateway.ring import Ring
+from hyperion.schema.snapshot import Replica
+
+GREETING: Final = b"HYPERION"
+RECONNECT_S: Final = (0.01, 0.02, 0.05, 0.1, 0.25)
+
+
+async def keep_connected(replica: Replica, slot_bytes: int, outcomes: Outcomes, links: dict[str, ReplicaLink]) -> None:
+    """Holds a link to the replica in `links` whenever there is something to connect to, until cancelled."""
+    attempt = 0
+    while True:
+        lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if await _connect(replica, slot_bytes, outcomes, links, lost):
+            attempt = 0
+            await lost
+        await asyncio.sleep(RECONNECT_S[min(attempt, len(RECONNECT_S) - 1)])
+        attempt += 1
+
+
+async def _connect(
+    replica: Replica, slot_bytes: int, outcomes: Outcomes, links: dict[str, ReplicaLink], lost: asyncio.Future[None]
+) -> bool:
+    """Whether the replica could be reached. Neither call blocks: a Unix socket connects at once or not at all."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        connection.connect(replica.socket)
+    except OSError:
+        connection.close()
+        return False  # it is not up yet, or no more: the caller tries again
+    ring = Ring(slot_bytes)
+    try:
+        socket.send_fds(connection, [GREETING], [ring.fd])
+    except OSError:
+        connection.close()
+        ring.close()
+        return False
+    link = ReplicaLink(replica.name, ring, outcomes, lost)
+    links[replica.name] = link
+    await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=connection)
+    return True
