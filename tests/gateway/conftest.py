@@ -24,9 +24,8 @@ def obedient(obedient_dir: Path) -> Iterator[ServedVersion]:
     stop_runner(process)
 
 
-@pytest.fixture
-def new_fifo(obedient_dir: Path, request: pytest.FixtureRequest) -> Callable[[], Fifo]:
+@pytest.fixture(scope="session")
+def new_fifo(obedient_dir: Path) -> Callable[[], Fifo]:
     """Places where the shared replica waits."""
     numbers = itertools.count()
-    test = request.node.name.replace("/", "-").replace(":", "-")[:60]
-    return lambda: Fifo(obedient_dir, f"{test}-{next(numbers)}")
+    return lambda: Fifo(obedient_dir, f"fifo{next(numbers)}")

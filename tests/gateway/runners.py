@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -70,6 +70,14 @@ class Fifo:
         """Lets the model go on."""
         assert self._file is not None
         self._file.close()
+
+    async def release_until(self, done: asyncio.Future[Any]) -> None:
+        """Lets every model go on that waits here now or later, until something is done."""
+        self.release()
+        while not done.done():
+            with contextlib.suppress(OSError):  # nobody waits here
+                os.close(os.open(self._path, os.O_WRONLY | os.O_NONBLOCK))
+            await asyncio.sleep(0.002)
 
     async def said(self) -> bytes:
         """What the model writes here, once it does."""

@@ -88,7 +88,7 @@ class WaitingQueue:
     def expire(self, now_ns: int) -> list[PendingCall]:
         """Takes out and returns every call whose deadline has passed; ended ones go without a word."""
         late = [pending for pending in self if not pending.done and pending.deadline_ns <= now_ns]
-        if late:
+        if late or any(pending.done for pending in self):
             gone = set(map(id, late))
             for key, lane in self._lanes.items():
                 self._lanes[key] = deque(p for p in lane if id(p) not in gone and not p.done)

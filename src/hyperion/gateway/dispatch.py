@@ -20,6 +20,7 @@ from hyperion.wire.frame import (
     INLINE_LIMIT_BYTES,
     PART,
     PREDICT,
+    PROTOCOL,
     RESULT,
     Cancel,
     Failure,
@@ -80,6 +81,7 @@ class ReplicaLink(asyncio.Protocol):
         self._held: dict[int, Batch] = {}
         self._free_slots = list(range(SLOTS))
         self._next_id = 0
+        self._at_fault = 0  # the batch whose result could not be used
         self._transport: asyncio.Transport | None = None
 
     @property
@@ -109,7 +111,7 @@ class ReplicaLink(asyncio.Protocol):
         self.ready = False
         held = list(self._held.values())
         self._held.clear()
-        computing = self._ring.computing()
+        computing = self._at_fault or self._ring.computing()
         self._ring.close()
         transport.abort()
         self._outcomes.link_lost(self, held, computing, reason)
@@ -178,27 +180,32 @@ class ReplicaLink(asyncio.Protocol):
     def _take(self, frame: Frame) -> None:
         kind = frame.kind
         if kind == RESULT:
-            batch = self._held.pop(frame.id, None)
+            batch = self._held.get(frame.id)
             if batch is None:
                 raise FrameError(f"result for batch {frame.id}, which it does not hold")
+            self._at_fault = batch.id
+            self._settle(batch, frame)
+            self._at_fault = 0
+            # Only now: the outputs were copied out of the reply slot, and everybody in the batch has an answer.
+            self._held.pop(frame.id, None)
             self.held_rows -= batch.rows
-            try:
-                self._settle(batch, frame)
-            finally:
-                # Only now: the outputs were copied out of the reply slot.
-                if not batch.stream:
-                    self._free_slots.append(batch.slot)
+            if not batch.stream:
+                self._free_slots.append(batch.slot)
             self._outcomes.batch_done(batch, frame.header)
         elif kind == PART:
             batch = self._held.get(frame.id)
             if batch is None or not batch.stream:
                 raise FrameError(f"part for stream {frame.id}, which it does not hold")
             batch.back_ns = time.monotonic_ns()
+            self._at_fault = batch.id
             pending = batch.calls[0]
             if not pending.done:
                 outputs = own(read_tensors(frame.header.tensors, frame.data, self._ring.view))
                 self._outcomes.succeeded(pending, outputs, batch, frame.header, False)
+            self._at_fault = 0
         elif kind == HELLO:
+            if frame.header.protocol != PROTOCOL:
+                raise FrameError(f"it speaks version {frame.header.protocol} of the protocol, expected {PROTOCOL}")
             self.ready = True
             self.memory_bytes = frame.header.memory_bytes
             self._outcomes.link_ready(frame.header)
