@@ -103,7 +103,9 @@ class InferenceCalls:
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
-        methods = {name: grpc.unary_unary_rpc_method_handler(self._simple(f)) for name, f in answerers.items()}
+        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            name: grpc.unary_unary_rpc_method_handler(self._simple(answerer)) for name, answerer in answerers.items()
+        }
         methods["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self.model_infer)
         methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.model_stream_infer)
         return grpc.method_handlers_generic_handler(INFERENCE_SERVICE, methods)
