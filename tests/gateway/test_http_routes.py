@@ -27,7 +27,7 @@ def test_every_status_has_a_reason_and_fits_whose_fault_it_is() -> None:
         if isinstance(kind, type) and issubclass(kind, HyperionError):
             status = STATUS[kind.code]
             assert status_line(status).startswith(b"HTTP/1.1 %d " % status)
-            assert (400 <= status < 500 or kind.code == "unsupported") == (kind.blame == "caller"), kind
+            assert (400 <= status < 500) == (kind.blame == "caller"), kind
     assert set(STATUS.values()) <= set(REASONS)
     assert CODES["client_gone"] == "499"
 

@@ -63,7 +63,7 @@ class Outcome:
                 while edge.open:
                     edge.answer(edge.open.pop())  # the newest first: the edge must put them in order
 
-        feed(connection, wire, pieces, answer_some)
+        feed(wire, pieces, answer_some)
         while edge.open:
             edge.answer(edge.open.pop())
         self.edge, self.wire = edge, wire
@@ -119,7 +119,7 @@ def knows(connection: HttpConnection) -> bool:
 def asked(*pieces: bytes) -> tuple[HttpConnection, Wire, list[Seen]]:
     edge = Edge()
     connection, wire = edge.connect()
-    feed(connection, wire, list(pieces))
+    feed(wire, list(pieces))
     return connection, wire, edge.seen
 
 
@@ -133,9 +133,9 @@ class CountingParser:
 def test_a_head_that_comes_again_is_served_without_the_parser() -> None:
     edge = Edge()
     connection, wire = edge.connect()
-    feed(connection, wire, [HEAD % 3 + b"abc"])
+    feed(wire, [HEAD % 3 + b"abc"])
     connection._parser = CountingParser()
-    feed(connection, wire, [HEAD % 5 + b"hello", HEAD % 0])
+    feed(wire, [HEAD % 5 + b"hello", HEAD % 0])
     assert [seen.body for seen in edge.seen] == [b"abc", b"hello", b""]
 
 
@@ -172,7 +172,7 @@ def test_what_only_looks_like_a_known_head_goes_to_the_parser(data: bytes, seen:
     assert len(requests) == seen
     assert not wire.closed
     if seen == 1:
-        feed(connection, wire, [b"e"])
+        feed(wire, [b"e"])
         assert len(requests) == 2
         assert requests[-1].body == b"abcde"
 
@@ -188,9 +188,9 @@ def test_a_known_head_is_not_served_in_the_middle_of_a_body() -> None:
 def test_a_draining_edge_closes_a_connection_whose_head_is_known() -> None:
     edge = Edge(at_once=False)
     connection, wire = edge.connect()
-    feed(connection, wire, [HEAD % 1 + b"a", HEAD % 1 + b"b"])
+    feed(wire, [HEAD % 1 + b"a", HEAD % 1 + b"b"])
     edge.edge.drain()
-    feed(connection, wire, [HEAD % 1 + b"c"])
+    feed(wire, [HEAD % 1 + b"c"])
     for exchange in edge.open:
         edge.answer(exchange)
     assert len(edge.seen) == 3

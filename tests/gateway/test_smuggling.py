@@ -79,11 +79,11 @@ def test_it_is_refused_and_what_follows_is_not_read(name: str, size: int) -> Non
     data = REFUSED[name] + INNER
     edge = Edge()
     connection, wire = edge.connect()
-    feed(connection, wire, [data[start : start + size] for start in range(0, len(data), size)])
+    feed(wire, [data[start : start + size] for start in range(0, len(data), size)])
     assert edge.seen == []
     assert len(edge.refusals) == 1
     assert wire.written.startswith(b"HTTP/1.1 ")
-    assert wire.written[9:12] in (b"400", b"413", b"431", b"501")
+    assert wire.written[9:12] in (b"400", b"413", b"431")
     assert b"\r\nconnection: close\r\n" in wire.written
     assert wire.written.count(b"x-request-id: ") == 1
     assert wire.ended
@@ -94,7 +94,7 @@ def test_it_is_refused_behind_a_good_request_too(name: str) -> None:
     edge = Edge()
     connection, wire = edge.connect()
     good = b"POST /good HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\na"
-    feed(connection, wire, [good, good + REFUSED[name] + INNER])
+    feed(wire, [good, good + REFUSED[name] + INNER])
     assert [seen.path for seen in edge.seen] == [b"/good", b"/good"]
     assert len(edge.refusals) == 1
     assert wire.written.count(b"HTTP/1.1 200") == 2
@@ -117,7 +117,7 @@ def test_it_is_refused_behind_a_good_request_too(name: str) -> None:
 def test_what_is_unusual_but_clear_is_served_and_so_is_what_follows(data: bytes, path: bytes) -> None:
     edge = Edge()
     connection, wire = edge.connect()
-    feed(connection, wire, [data + INNER])
+    feed(wire, [data + INNER])
     assert [seen.path for seen in edge.seen] == [path, b"/smuggled"]
     assert not edge.refusals
 
@@ -138,7 +138,7 @@ def test_what_ends_the_connection_is_answered_and_what_follows_is_not_read(data:
     edge = Edge()
     connection, wire = edge.connect()
     data += INNER
-    feed(connection, wire, [data[start : start + size] for start in range(0, len(data), size)])
+    feed(wire, [data[start : start + size] for start in range(0, len(data), size)])
     (seen,) = edge.seen
     assert seen.body == (b"ab" if data.startswith(b"POST") else b"")
     assert b"\r\nconnection: close\r\n" in wire.written

@@ -36,6 +36,7 @@ from hyperion.wire.v1 import decode_predict, encode_predict
 
 PROTOCOL: Final = "http"
 MAX_TARGETS: Final = 4096
+MAX_REMEMBERED_BYTES: Final = 256  # of a path; longer ones are parsed each time
 MAX_TIMEOUT_MS: Final = 86_400_000
 POSTS: Final = frozenset(
     ("infer", "predict", "generate", "generate_stream", "invocations", "index", "load", "unload")
@@ -93,6 +94,8 @@ class HttpRoutes:
             encoding = exchange.headers.get(b"content-encoding")
             if encoding is not None:
                 exchange.body = inflate(exchange.body, encoding, self._limits.max_body_bytes)
+            elif type(exchange.body) is not bytes and not _takes_views(exchange, target):
+                exchange.body = bytes(exchange.body)  # what reads JSON wants it so; binary tensors stay where they are
             self._handlers[target.route](exchange, target)
         except HyperionError as error:
             self.refuse(exchange, error)
@@ -111,6 +114,8 @@ class HttpRoutes:
 
     def _remember(self, path: bytes) -> Target:
         target = parse_path(path)
+        if len(path) > MAX_REMEMBERED_BYTES:
+            return target
         if len(self._targets) >= MAX_TARGETS:
             self._targets.clear()
         self._targets[path] = target
@@ -274,3 +279,7 @@ def _number(value: bytes, name: str, largest: int, smallest: int = 0) -> int:
 
 def _text(value: bytes) -> str:
     return value.decode("latin-1")
+
+
+def _takes_views(exchange: Exchange, target: Target) -> bool:
+    return target.route == "infer" and b"inference-header-content-length" in exchange.headers

@@ -12,7 +12,7 @@ STATUS: Final[dict[str, int]] = {
     "unknown_model": 404,
     "unknown_route": 404,
     "method_not_allowed": 405,
-    "unsupported": 501,
+    "unsupported": 400,
     "unauthenticated": 401,
     "forbidden": 403,
     "client_gone": 499,
