@@ -2,17 +2,18 @@
 
 import zlib
 
+from hyperion.schema.call import Buffer
 from hyperion.schema.errors import MalformedRequest, TooLarge, Unsupported
 
 _WINDOWS = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
-def inflate(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
+def inflate(body: Buffer, encoding: bytes, limit_bytes: int) -> bytes:
     """The body behind one `content-encoding`. Raises Unsupported, TooLarge (before more than the limit is held) or
     MalformedRequest."""
     name = encoding.strip().lower()
     if name in (b"", b"identity"):
-        return body
+        return bytes(body)
     window = _WINDOWS.get(name)
     if window is None:
         raise Unsupported(f'content-encoding "{encoding[:40].decode("latin-1")}" is not supported; use gzip or deflate')
