@@ -48,6 +48,7 @@ class Pipeline:
         self._access_log = access_log
         self._id_prefix = id_prefix
         self._ids = itertools.count(1)
+        self.starting = False  # an edge does not listen yet
         self.draining = False
 
     # --- calls ---
@@ -192,11 +193,15 @@ class Pipeline:
     # --- questions ---
 
     def is_ready(self) -> bool:
+        """Whether every edge listens and the models are ready."""
+        return not (self.starting or self.draining) and self.are_models_ready()
+
+    def are_models_ready(self) -> bool:
         """Whether a snapshot is there, nothing is being loaded for the first time, and every model served has a replica
         that answers."""
         table = self._router.table
         loading = any(row.state == "LOADING" and row.name not in table.models for row in table.index)
-        return bool(table.version) and not loading and not self.draining and all(pool.ready for pool in table.pools())
+        return bool(table.version) and not loading and all(pool.ready for pool in table.pools())
 
     def is_model_ready(self, model: str, version: str) -> bool:
         """Whether a replica of the version answers. Raises UnknownModel."""

@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -36,12 +37,14 @@ if TYPE_CHECKING:
     from hyperion.gateway.grpc import GrpcEdge
 
 DEADLINE_LOOK_S: Final = 0.01
+GIVE_WAY_S: Final = 1.5  # how long gRPC, which takes a while to import, lets the first model go first
+FIRST_CALLER_S: Final = 0.05  # and then the caller who waits for it
 BACKLOG: Final = 4096
 MIN_SLOT_BYTES: Final = 64 << 20
 
 
 def run(config: GatewayConfig, notify: Callable[[str], None]) -> int:
-    """Serves until SIGTERM; returns the exit code. `notify` takes `READY=1` once requests are accepted."""
+    """Serves until SIGTERM; returns the exit code. `notify` takes `READY=1` once every edge listens."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(Gateway(config, notify).run())
 
@@ -77,6 +80,7 @@ class Gateway:
             secrets.token_hex(5) + "-",
             config.access_log,
         )
+        self._pipeline.starting = True
         self._metrics.add_gauges(self._pipeline.gauges)
         self._limits = WireLimits(max_body_bytes=config.max_body_bytes)
         routes = HttpRoutes(self._pipeline, self._limits, self._siblings.scrape, self._log)
@@ -104,8 +108,9 @@ class Gateway:
         path.unlink(missing_ok=True)
         siblings = await asyncio.start_unix_server(self._siblings.answer, str(path))
         server = await self._listen()
+        grpc = await self._start_grpc(leaving)
+        self._pipeline.starting = False
         self._notify("READY=1")
-        grpc = await self._start_grpc()
         # What was made by now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -135,12 +140,23 @@ class Gateway:
             self._edge.make_connection, config.host, config.port, ssl=context, backlog=BACKLOG, reuse_port=True
         )
 
-    async def _start_grpc(self) -> "GrpcEdge | None":
+    async def _start_grpc(self, leaving: asyncio.Event) -> "GrpcEdge | None":
+        """HTTP answers meanwhile, but nobody is told that this worker is ready."""
         if not self._config.grpc_port:
             return None
-        from hyperion.gateway.grpc import start_grpc  # after HTTP listens: the library takes a while to import
+        await self._give_way(leaving)
+        await asyncio.to_thread(import_module, "hyperion.gateway.grpc")
+        from hyperion.gateway.grpc import start_grpc
 
         return await start_grpc(self._pipeline, self._config, self._limits, self._log)
+
+    async def _give_way(self, leaving: asyncio.Event) -> None:
+        """Returns when the models answer, or are not worth waiting for any more."""
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + GIVE_WAY_S
+        while not (leaving.is_set() or self._pipeline.are_models_ready() or loop.time() > ends_s):
+            await asyncio.sleep(DEADLINE_LOOK_S)
+        await asyncio.sleep(FIRST_CALLER_S)
 
     async def _look_at_deadlines(self) -> None:
         while True:
