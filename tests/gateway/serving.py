@@ -144,7 +144,14 @@ class Serving:
     def _make_pool(self, model: str, served: ServedVersion) -> VersionPool:
         slot_bytes = max(MIN_SLOT_BYTES, self.config.max_body_bytes) + (1 << 20)
         return VersionPool(
-            model, served, self.config.queue_rows, slot_bytes, self.pipeline.finished, self.metrics, self.log
+            model,
+            served,
+            self.config.queue_rows,
+            slot_bytes,
+            self.pipeline.finished,
+            self.pipeline.answered,
+            self.metrics,
+            self.log,
         )
 
     async def _scrape(self) -> bytes:

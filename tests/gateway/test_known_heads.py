@@ -56,7 +56,7 @@ REQUESTS = st.lists(usual_requests() | st.sampled_from(OTHERS), min_size=1, max_
 class Outcome:
     def __init__(self, pieces: list[bytes], at_once: bool, answers_from: int) -> None:
         edge = Edge(at_once)
-        connection, wire = edge.connect()
+        _, wire = edge.connect()
 
         def answer_some() -> None:
             if len(edge.open) >= answers_from:
@@ -168,7 +168,7 @@ def test_only_a_whole_request_of_the_usual_kind_is_learnt_from(data: bytes) -> N
     ],
 )
 def test_what_only_looks_like_a_known_head_goes_to_the_parser(data: bytes, seen: int) -> None:
-    connection, wire, requests = asked(HEAD % 3 + b"abc", data)
+    _connection, wire, requests = asked(HEAD % 3 + b"abc", data)
     assert len(requests) == seen
     assert not wire.closed
     if seen == 1:
@@ -187,7 +187,7 @@ def test_a_known_head_is_not_served_in_the_middle_of_a_body() -> None:
 
 def test_a_draining_edge_closes_a_connection_whose_head_is_known() -> None:
     edge = Edge(at_once=False)
-    connection, wire = edge.connect()
+    _, wire = edge.connect()
     feed(wire, [HEAD % 1 + b"a", HEAD % 1 + b"b"])
     edge.edge.drain()
     feed(wire, [HEAD % 1 + b"c"])

@@ -78,7 +78,7 @@ REFUSED = {
 def test_it_is_refused_and_what_follows_is_not_read(name: str, size: int) -> None:
     data = REFUSED[name] + INNER
     edge = Edge()
-    connection, wire = edge.connect()
+    _, wire = edge.connect()
     feed(wire, [data[start : start + size] for start in range(0, len(data), size)])
     assert edge.seen == []
     assert len(edge.refusals) == 1
@@ -92,7 +92,7 @@ def test_it_is_refused_and_what_follows_is_not_read(name: str, size: int) -> Non
 @pytest.mark.parametrize("name", REFUSED)
 def test_it_is_refused_behind_a_good_request_too(name: str) -> None:
     edge = Edge()
-    connection, wire = edge.connect()
+    _, wire = edge.connect()
     good = b"POST /good HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\na"
     feed(wire, [good, good + REFUSED[name] + INNER])
     assert [seen.path for seen in edge.seen] == [b"/good", b"/good"]
@@ -116,7 +116,7 @@ def test_it_is_refused_behind_a_good_request_too(name: str) -> None:
 )
 def test_what_is_unusual_but_clear_is_served_and_so_is_what_follows(data: bytes, path: bytes) -> None:
     edge = Edge()
-    connection, wire = edge.connect()
+    _, wire = edge.connect()
     feed(wire, [data + INNER])
     assert [seen.path for seen in edge.seen] == [path, b"/smuggled"]
     assert not edge.refusals
@@ -136,7 +136,7 @@ def test_what_is_unusual_but_clear_is_served_and_so_is_what_follows(data: bytes,
 @pytest.mark.parametrize("size", [1, 10_000])
 def test_what_ends_the_connection_is_answered_and_what_follows_is_not_read(data: bytes, size: int) -> None:
     edge = Edge()
-    connection, wire = edge.connect()
+    _, wire = edge.connect()
     data += INNER
     feed(wire, [data[start : start + size] for start in range(0, len(data), size)])
     (seen,) = edge.seen
