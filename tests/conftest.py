@@ -11,6 +11,7 @@ from tests.services import HARDWARE
 settings.register_profile("hyperion", deadline=None, print_blob=True)
 settings.load_profile("hyperion")
 
+LONGEST_ID = 60
 REQUIRE_SERVICES = os.environ.get("HYPERION_REQUIRE_SERVICES") == "1"
 
 
@@ -36,3 +37,8 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     refuse_skip(report)
     return report
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name long values by their argument: a test's name must be the same in every process that runs a part of them."""
+    return argname if isinstance(val, bytes | str) and len(val) > LONGEST_ID else None
