@@ -18,7 +18,7 @@ def arrays(datatype: str, finite: bool = True, shapes: st.SearchStrategy[tuple[i
     """Arrays of the numpy type of a numeric datatype, or of str or bytes objects for BYTES."""
     if datatype == "BYTES":
         return hnp.arrays(object, shapes, elements=st.text(max_size=6).map(str.encode))
-    dtype = DATATYPES[datatype].dtype
+    dtype = np.dtype(DATATYPES[datatype].dtype)
     if dtype.kind == "f" and finite:
         return hnp.arrays(dtype, shapes, elements=hnp.from_dtype(dtype, allow_nan=False, allow_infinity=False))
     return hnp.arrays(dtype, shapes)

@@ -50,7 +50,7 @@ def test_flat_and_nested_data_of_every_datatype_become_the_same_bytes(
 def test_large_data_takes_simdjson_and_becomes_the_same_bytes(
     datatype: str, shape: tuple[int, ...], nested: bool
 ) -> None:
-    kind = DATATYPES[datatype].dtype
+    kind = np.dtype(DATATYPES[datatype].dtype)
     values = np.random.default_rng(7).normal(0, 40, shape)
     array = (np.abs(values) if kind.kind == "u" else values).astype(kind)
     text = json.dumps(json_values(array, nested)).encode()

@@ -2,8 +2,6 @@
 
 import re
 
-import numpy as np
-
 from hyperion.schema.call import Buffer
 from hyperion.schema.errors import MalformedRequest
 
@@ -29,6 +27,8 @@ def check_depth(text: Buffer, max_depth: int) -> None:
 
 def _depth(text: bytes) -> int:
     """The most brackets that are open at once, brackets in strings among them."""
+    import numpy as np  # not before the first text with many: it takes a while
+
     steps = np.frombuffer(text.translate(_AS_STEPS, _NOT_BRACKETS), np.int8)
     deepest = depth = 0
     for start in range(0, len(steps), _CHUNK_BYTES):

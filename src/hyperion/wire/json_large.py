@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-import numpy as np
 import simdjson
 
 from hyperion.wire.tensor import Datatype
@@ -19,7 +18,7 @@ NOT_PARSED = (ValueError, TypeError, RuntimeError, AttributeError, LookupError)
 
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[],"))
 _FLOAT_END = {2: 65520.0, 4: float(2**128 - 2**103), 8: float("inf")}  # the least values that round to infinity
-_WIDEST = {"f": ("d", np.dtype("f8")), "i": ("i", np.dtype("i8")), "u": ("u", np.dtype("u8"))}
+_WIDEST = {"f": ("d", "<f8"), "i": ("i", "<i8"), "u": ("u", "<u8")}
 _kept_parser = simdjson.Parser()
 
 
@@ -53,6 +52,8 @@ def numbers(document: Any, datatype: Datatype, count: int) -> bytes | None:
 
     Raises one of NOT_PARSED for elements that are not numbers of the datatype's kind.
     """
+    import numpy as np  # not before the first large text: it takes a while
+
     kind = datatype.kind
     letter, widest = _WIDEST[kind]
     values = np.frombuffer(document.as_buffer(of_type=letter), widest)

@@ -6,33 +6,49 @@ data.
 """
 
 import base64
+import sys
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import orjson
 
-from hyperion.schema.call import Tensor
+from hyperion.schema.call import Buffer, Tensor
 from hyperion.schema.errors import Unsupported
+from hyperion.wire.json_plain import PLAIN_BYTES, encode_plain
 from hyperion.wire.tensor import DATATYPES, decode_elements, to_numpy
 
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
-_dumps = orjson.dumps
-_frombuffer = np.frombuffer
-_DTYPES = {name: datatype.dtype for name, datatype in DATATYPES.items() if name not in ("BF16", "BYTES")}
+_NUMERIC = {name: datatype for name, datatype in DATATYPES.items() if name not in ("BF16", "BYTES")}
+_encoders: dict[str, Callable[[Buffer], bytes]] = {}  # by datatype; empty until numpy is imported
 
 
 def encode_flat(tensor: Tensor) -> bytes:
     """The elements as one flat JSON array. Raises Unsupported for BF16 and for BYTES that are not UTF-8."""
-    dtype = _DTYPES.get(tensor.datatype)
-    if dtype is not None:
-        return _dumps(_frombuffer(tensor.data, dtype), None, _NUMPY)
-    return orjson.dumps(_strings(tensor))
+    encode = _encoders.get(tensor.datatype)
+    if encode is not None:
+        return encode(tensor.data)
+    datatype = _NUMERIC.get(tensor.datatype)
+    if datatype is None:
+        return orjson.dumps(_strings(tensor))
+    if "numpy" not in sys.modules and memoryview(tensor.data).nbytes <= PLAIN_BYTES:
+        return encode_plain(tensor.data, datatype)
+    _encoders.update((name, _make_encoder(one.dtype)) for name, one in _NUMERIC.items())
+    return encode_flat(tensor)
+
+
+def _make_encoder(name: str) -> Callable[[Buffer], bytes]:
+    import numpy as np
+
+    dumps, frombuffer, dtype = orjson.dumps, np.frombuffer, np.dtype(name)
+    return lambda data: dumps(frombuffer(data, dtype), None, _NUMPY)
 
 
 def encode_nested(tensor: Tensor) -> bytes:
     """The elements as JSON arrays nested as the shape. BYTES that are not UTF-8 become `{"b64": …}` objects."""
     if tensor.datatype == "BYTES":
         return orjson.dumps(nested_values(tensor))
+    import numpy as np
+
     return orjson.dumps(np.ascontiguousarray(to_numpy(tensor)), None, _NUMPY)
 
 
@@ -42,6 +58,8 @@ def nested_values(tensor: Tensor) -> Any:
     array = to_numpy(tensor)
     if tensor.datatype != "BYTES":
         return array.tolist()
+    import numpy as np
+
     texts = np.empty(array.size, dtype=object)
     texts[:] = [text_or_base64(element) for element in array.ravel()]
     return texts.reshape(array.shape).tolist()

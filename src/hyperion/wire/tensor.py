@@ -1,14 +1,14 @@
 """Tensors as bytes: the V2 datatypes, sizes with checked arithmetic, numpy views, and rows for batching.
 
 Used by the codecs, the batcher (rows) and the runner (numpy). Never copies numeric data that it can view, and never
-trusts a shape: every size is computed under a limit before anything is allocated.
+trusts a shape: every size is computed under a limit before anything is allocated. Imports numpy only where there is no
+way around it, because a gateway answers its first requests without it.
 """
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from msgspec import Struct
 
 from hyperion.schema.call import Buffer, Tensor
@@ -39,32 +39,36 @@ __all__ = [
     "to_numpy",
 ]
 
-Array = np.ndarray[Any, Any]
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, Any]
+
 MAX_RANK = 8
 MAX_ELEMENTS = 2**31
 
 
 class Datatype(Struct, frozen=True):
-    """One V2 datatype. `size` is bytes per element (0: BYTES, it varies); `dtype` is how numpy views the bytes (BF16 as
-    uint16, BYTES as object); `code` is the struct letter of one element ("" where struct has none); `kind` says what
+    """One V2 datatype. `size` is bytes per element (0: BYTES, it varies); `dtype` is numpy's name of how it views the bytes
+    (BF16 as uint16, BYTES as object); `code` is the struct letter of one element ("" where struct has none); `kind` says what
     its elements are in JSON: f numbers, i and u integers, b booleans, s strings, "" that it has no JSON form."""
 
     name: str
     size: int
-    dtype: Any
+    dtype: str
     code: str
     kind: str
 
 
 DATATYPES: dict[str, Datatype] = {
-    name: Datatype(name, size, np.dtype(dtype), code, kind)
+    name: Datatype(name, size, dtype, code, kind)
     for name, size, dtype, code, kind in (
-        ("BOOL", 1, "?", "?", "b"),
-        ("UINT8", 1, "u1", "B", "u"),
+        ("BOOL", 1, "|b1", "?", "b"),
+        ("UINT8", 1, "|u1", "B", "u"),
         ("UINT16", 2, "<u2", "H", "u"),
         ("UINT32", 4, "<u4", "I", "u"),
         ("UINT64", 8, "<u8", "Q", "u"),
-        ("INT8", 1, "i1", "b", "i"),
+        ("INT8", 1, "|i1", "b", "i"),
         ("INT16", 2, "<i2", "h", "i"),
         ("INT32", 4, "<i4", "i", "i"),
         ("INT64", 8, "<i8", "q", "i"),
@@ -72,7 +76,7 @@ DATATYPES: dict[str, Datatype] = {
         ("BF16", 2, "<u2", "", ""),
         ("FP32", 4, "<f4", "f", "f"),
         ("FP64", 8, "<f8", "d", "f"),
-        ("BYTES", 0, "O", "", "s"),
+        ("BYTES", 0, "|O", "", "s"),
     )
 }
 _BY_NUMPY = {datatype.dtype: name for name, datatype in DATATYPES.items() if name not in ("BF16", "BYTES")}
@@ -88,12 +92,14 @@ def datatype_of(name: str) -> Datatype:
 
 def datatype_of_numpy(dtype: Any) -> str:
     """The V2 name for a numpy dtype (object, str and bytes are BYTES). Raises SchemaMismatch if there is none."""
+    import numpy as np
+
     dtype = np.dtype(dtype)
     if dtype.kind in "OSU":
         return "BYTES"
     if dtype.name == "bfloat16":
         return "BF16"
-    name = _BY_NUMPY.get(dtype.newbyteorder("<"))
+    name = _BY_NUMPY.get(dtype.newbyteorder("<").str)
     if name is None:
         raise SchemaMismatch(f"numpy dtype {dtype} has no V2 datatype; expected one of {', '.join(DATATYPES)}")
     return name
@@ -143,12 +149,14 @@ def check_tensor_data(tensor: Tensor) -> None:
         )
 
 
-def to_numpy(tensor: Tensor) -> Array:
+def to_numpy(tensor: Tensor) -> "Array":
     """The tensor as numpy sees it, without a copy where numpy has the type: such arrays are read-only and share memory.
 
     BYTES become an object array of bytes; BF16, which numpy lacks, float32. Raises MalformedRequest when the data is
     not what the shape asks for.
     """
+    import numpy as np
+
     datatype = datatype_of(tensor.datatype)
     shape = tensor.shape
     if not datatype.size:
@@ -164,26 +172,29 @@ def to_numpy(tensor: Tensor) -> Array:
     return array
 
 
-def from_numpy(name: str, array: Array, datatype: str) -> Tensor:
+def from_numpy(name: str, array: "Array", datatype: str) -> Tensor:
     """A tensor that holds a copy of the array's values as `datatype` (a V2 name).
 
     Values are converted where numpy calls the types of one kind (float64 to FP32, int32 to INT64), otherwise (float to
     INT64) it raises SchemaMismatch. Floats become BF16 by rounding to nearest, ties to even.
     """
+    import numpy as np
+
     target = datatype_of(datatype)
     if not target.size:
         return Tensor(name, datatype, array.shape, encode_elements(_element_bytes(name, array)))
     if datatype == "BF16":
         return Tensor(name, datatype, array.shape, _to_bf16(name, array).tobytes())
-    if array.dtype != target.dtype:
-        if not np.can_cast(array.dtype, target.dtype, "same_kind"):
+    dtype = np.dtype(target.dtype)
+    if array.dtype != dtype:
+        if not np.can_cast(array.dtype, dtype, "same_kind"):
             raise SchemaMismatch(f'tensor "{name}": values of numpy type {array.dtype} are not {datatype}')
         with np.errstate(over="ignore"):
-            array = array.astype(target.dtype)
+            array = array.astype(dtype)
     return Tensor(name, datatype, array.shape, array.tobytes())
 
 
-def _element_bytes(name: str, array: Array) -> list[bytes]:
+def _element_bytes(name: str, array: "Array") -> list[bytes]:
     """The elements of a BYTES tensor in row-major order: bytes as they are, text as UTF-8."""
     if array.dtype.kind not in "OSU":
         raise SchemaMismatch(f'tensor "{name}": values of numpy type {array.dtype} are not BYTES')
@@ -198,8 +209,10 @@ def _element_bytes(name: str, array: Array) -> list[bytes]:
     return elements
 
 
-def _to_bf16(name: str, array: Array) -> Array:
+def _to_bf16(name: str, array: "Array") -> "Array":
     """Bits of the nearest bfloat16 of each value, ties to even; a NaN stays a NaN."""
+    import numpy as np
+
     if array.dtype.name == "bfloat16":
         return array.view("<u2")
     if not np.can_cast(array.dtype, np.float32, "same_kind"):
