@@ -75,7 +75,6 @@ def grpc_cancelled(chance: Random) -> Attack:
 
 
 def grpc_metadata(chance: Random) -> Attack:
-    metadata = (
-        (chance.choice(("x-request-id", "x-hyperion-priority", "traceparent", "x-odd")), chance.choice(("", "-1", "99", "x" * 3000, "a b"))),
-    )  # fmt: skip
+    name = chance.choice(("x-request-id", "x-hyperion-priority", "traceparent", "x-odd"))
+    metadata = ((name, chance.choice(("", "-1", "99", "x" * 3000, "a b"))),)
     return Attack("", grpc=GrpcAttack("ModelInfer", (infer_message(),), False, 0.0, metadata))
