@@ -1,4 +1,5 @@
-"""Keeps one replica connected: tries, passes the ring, waits for the end, tries again. A task of `gateway/pool` each."""
+"""Keeps one replica connected: tries, passes the ring, waits for the end, tries again. A task of `gateway/pool`
+each."""
 
 import asyncio
 import socket

@@ -40,7 +40,7 @@ from hyperion.wire.tensor import check_tensor_data, split_rows
 class Batch:
     """Calls that were sent as one frame."""
 
-    __slots__ = ("back_ns", "calls", "formed_ns", "id", "rows", "sent_ns", "slot", "stream", "suspects")
+    __slots__ = ("answered", "back_ns", "calls", "formed_ns", "id", "rows", "sent_ns", "slot", "stream", "suspects")
 
     def __init__(self, calls: list[PendingCall], rows: int, suspects: bool, formed_ns: int) -> None:
         self.calls = calls
@@ -50,6 +50,7 @@ class Batch:
         self.formed_ns = formed_ns
         self.sent_ns = 0
         self.back_ns = 0
+        self.answered: list[PendingCall] = []
         self.id = 0
         self.slot = -1
 

@@ -5,9 +5,10 @@ Answers of pipelined requests leave in order: an exchange that is not the oldest
 it is.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from hyperion.gateway.http_status import STATUS, status_line
 from hyperion.gateway.pending import PendingCall
@@ -43,47 +44,28 @@ class Connection(Protocol):
     def abort(self, _reason: str) -> None: ...
 
 
-class Exchange:
-    """A request that is being answered. `encode` is how this route writes an answer where it is not V2."""
+class Exchange(Struct, eq=False):
+    """A request that is being answered. `encode` is how this route writes an answer where it is not V2, `encode_event`
+    where it is a stream; `chunked` says if the end of that stream can be told without closing the connection. `out` is
+    what was written before its turn (None: nothing)."""
 
-    __slots__ = (
-        "body",
-        "chunked",
-        "connection",
-        "encode",
-        "encode_event",
-        "ended",
-        "format",
-        "headers",
-        "keep_alive",
-        "method",
-        "model",
-        "out",
-        "path",
-        "pending",
-        "received_ns",
-        "request_id",
-        "started",
-    )
-
-    def __init__(self, connection: Connection, method: bytes, path: bytes, headers: dict[bytes, bytes]) -> None:
-        self.connection = connection
-        self.method = method
-        self.path = path
-        self.headers = headers
-        self.body: bytes = b""
-        self.keep_alive = True
-        self.request_id = ""
-        self.received_ns = time.monotonic_ns()
-        self.model = ""
-        self.format: AnswerFormat | None = None
-        self.encode: Encode | None = None
-        self.encode_event: Encode | None = None
-        self.chunked = False  # of a stream: whether its end can be told without closing the connection
-        self.pending: PendingCall | None = None
-        self.out: list[bytes] | None = None  # None: nothing yet; bytes that wait for their turn
-        self.started = False
-        self.ended = False
+    connection: Connection
+    method: bytes
+    path: bytes
+    headers: dict[bytes, bytes]
+    received_ns: int
+    request_id: str = ""
+    body: Buffer = b""
+    keep_alive: bool = True
+    model: str = ""
+    format: AnswerFormat | None = None
+    encode: Encode | None = None
+    encode_event: Encode | None = None
+    chunked: bool = False
+    pending: PendingCall | None = None
+    out: list[bytes] | None = None
+    started: bool = False
+    ended: bool = False
 
     # --- Reply ---
 

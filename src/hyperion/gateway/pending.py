@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec import Struct
+
 from hyperion.schema.call import InferenceAnswer, InferenceCall
 from hyperion.schema.errors import HyperionError
 
@@ -20,8 +22,8 @@ class Reply(Protocol):
 
 
 class Unheard:
-    """The reply of a call that has ended. It takes the caller's place, so that call and caller, which know each other, are
-    freed at once and not by the garbage collector."""
+    """The reply of a call that has ended. It takes the caller's place, so that call and caller, which know each other,
+    are freed at once and not by the garbage collector."""
 
     def answer(self, answer: InferenceAnswer) -> None:
         raise AssertionError(f"an answer for a call to {answer.model} that has ended")
@@ -33,56 +35,28 @@ class Unheard:
 UNHEARD: Reply = Unheard()
 
 
-class PendingCall:
-    """One admitted call. Mutable, owned by the event loop; it ends exactly once, in `finish` or `fail` or `cancel`."""
+class PendingCall(Struct, eq=False):
+    """One admitted call. Mutable, owned by the event loop; it ends exactly once, and `done` says that it has.
 
-    __slots__ = (
-        "call",
-        "deadline_ns",
-        "deaths_alone",
-        "dispatched_ns",
-        "done",
-        "key",
-        "on_cancel",
-        "order",
-        "parts",
-        "protocol",
-        "received_ns",
-        "reply",
-        "request_id",
-        "rows",
-        "size_bytes",
-        "stream",
-    )
+    `rows` and `size_bytes` are what it weighs in a batch, `key` and `order` its lane and its place in the queue;
+    `parts` counts the answers of a stream, `deaths_alone` the replicas that died while they computed nothing but this.
+    """
 
-    def __init__(
-        self,
-        call: InferenceCall,
-        reply: Reply,
-        protocol: str,
-        request_id: str,
-        received_ns: int,
-        deadline_ns: int,
-        rows: int,
-        size_bytes: int,
-        stream: bool,
-    ) -> None:
-        self.call = call
-        self.reply = reply
-        self.protocol = protocol
-        self.request_id = request_id
-        self.received_ns = received_ns
-        self.deadline_ns = deadline_ns
-        self.rows = rows
-        self.size_bytes = size_bytes
-        self.stream = stream
-        self.done = False
-        self.dispatched_ns = 0
-        self.deaths_alone = 0
-        self.parts = 0
-        self.order = 0
-        self.key: object = None
-        self.on_cancel: Callable[[PendingCall], None] | None = None
+    call: InferenceCall
+    reply: Reply
+    protocol: str
+    request_id: str
+    received_ns: int
+    deadline_ns: int = 0
+    rows: int = 0
+    size_bytes: int = 0
+    stream: bool = False
+    done: bool = False
+    deaths_alone: int = 0
+    parts: int = 0
+    order: int = 0
+    key: object = None
+    on_cancel: Callable[["PendingCall"], None] | None = None
 
     def cancel(self) -> None:
         """The caller left: nobody wants the answer. Harmless when the call has ended already."""

@@ -1,4 +1,4 @@
-"""What happened, as records: one finished request."""
+"""What happened, as records: one finished request, or the answered requests of one batch."""
 
 from msgspec import Struct
 
@@ -17,3 +17,15 @@ class RequestRecord(Struct, frozen=True, gc=False):
     compute_ns: int = 0
     rows: int = 0
     error: str = ""
+
+
+class BatchRecord(Struct, frozen=True, gc=False):
+    """One finished batch and its requests that were answered: how many rows and nanoseconds in the model, and for each
+    request its nanoseconds in all and in the queue. All came by the same protocol and have the same `code`."""
+
+    model: str
+    version: str
+    protocol: str
+    code: str
+    total_ns: list[int]
+    queue_ns: list[int]

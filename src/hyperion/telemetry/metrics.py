@@ -1,7 +1,8 @@
 """Counters and histograms of one process, as plain data that can be merged across processes and rendered for
 Prometheus.
 
-`Metrics.record` is called once per finished request, `observe_batch` once per batch, from one place each. Labels are
+`Metrics.record` is called once per finished request, or `record_batch` for all that a batch answered, and
+`observe_batch` once per batch, from one place each. Labels are
 bounded at write time: a name beyond `MAX_SERIES` collapses to `other`. Never here: sockets, files, clocks.
 """
 
@@ -12,12 +13,13 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from hyperion.schema.events import RequestRecord
+from hyperion.schema.events import BatchRecord, RequestRecord
 
 MAX_SERIES: Final = 2_000
 SECONDS: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
+NANOSECONDS: Final = tuple(round(bound * 1e9) for bound in SECONDS)
 ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 OTHER: Final = "other"
 
@@ -97,6 +99,16 @@ class Metrics:
         if record.rows:
             observe(self._queue_seconds, version, SECONDS, record.queue_ns * 1e-9)
 
+    def record_batch(self, record: BatchRecord) -> None:
+        """Counts the answered requests of one batch: the same as `record` for each of them, at a quarter of the
+        cost."""
+        key = (record.model, record.version, record.protocol, record.code)
+        if key not in self._requests and len(self._requests) >= MAX_SERIES:
+            key = (OTHER, OTHER, record.protocol, record.code)
+        self._requests[key] = self._requests.get(key, 0.0) + len(record.total_ns)
+        observe_all(self._request_seconds, key[:2], record.total_ns)
+        observe_all(self._queue_seconds, key[:2], record.queue_ns)
+
     def observe_batch(self, model: str, version: str, rows: int, compute_ns: int) -> None:
         """Counts one batch of `rows` rows that took `compute_ns` in the model."""
         key = (model, version)
@@ -128,6 +140,19 @@ def observe(
         data = series.setdefault(key, HistogramData([0] * (len(bounds) + 1)))
     data.counts[bisect_left(bounds, value)] += 1
     data.total += value
+
+
+def observe_all(series: dict[tuple[str, ...], HistogramData], key: tuple[str, ...], values_ns: list[int]) -> None:
+    """Adds durations to the histogram of `key`, whose bounds are `SECONDS`."""
+    data = series.get(key)
+    if data is None:
+        if len(series) >= MAX_SERIES:
+            key = (OTHER,) * len(key)
+        data = series.setdefault(key, HistogramData([0] * (len(SECONDS) + 1)))
+    counts = data.counts
+    for value_ns in values_ns:
+        counts[bisect_left(NANOSECONDS, value_ns)] += 1
+    data.total += sum(values_ns) * 1e-9
 
 
 def merge(parts: Iterable[MetricsData]) -> MetricsData:

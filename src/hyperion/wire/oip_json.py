@@ -27,6 +27,7 @@ from hyperion.wire.oip_answer import (
     encode_error,
 )
 from hyperion.wire.oip_binary import BinaryPart
+from hyperion.wire.oip_known import KnownRequests
 from hyperion.wire.oip_large import LARGE_BODY_BYTES, PLACEHOLDER, cut_data
 from hyperion.wire.oip_metadata import (
     decode_index_request,
@@ -84,6 +85,7 @@ class _StrictRequest(_Request, gc=False, forbid_unknown_fields=True):
 
 _decode_strict = msgspec.json.Decoder(_StrictRequest).decode
 _decode_tolerant = msgspec.json.Decoder(_Request).decode
+_known = KnownRequests()
 
 
 def decode_infer(
@@ -101,6 +103,10 @@ def decode_infer(
     if header_length is not None:
         binary = BinaryPart(body, header_length)
         body = binary.json
+    else:
+        known = _known.decode(body, limits)
+        if known is not None:
+            return InferenceCall(model, version, "", (known,)), ALL_JSON
     if len(body) >= LARGE_BODY_BYTES:
         large = _decode_large(model, version, body, limits) if binary is None else None
         if large is not None:
@@ -108,9 +114,11 @@ def decode_infer(
         keys = sum(1 for _ in islice(_DATATYPE_KEYS.finditer(body), limits.max_tensors + 1))
         if keys > limits.max_tensors:  # before a record is made for each
             raise TooLarge(f"more than {limits.max_tensors} inputs, which is the limit")
+    strict = binary is None
     try:
         request: _Request = _decode_strict(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        strict = False
         request = _decode_again(body, limits)
     found = request.inputs
     if len(found) == 1:
@@ -122,6 +130,8 @@ def decode_infer(
         binary.check_end()
     if request.id or request.parameters or request.outputs:
         return _finish(model, version, inputs, request, limits)
+    if strict and len(inputs) == 1 and not found[0].parameters:
+        _known.learn(body, bytes(found[0].data), inputs[0], limits)
     return InferenceCall(model, version, "", inputs), ALL_JSON
 
 
