@@ -10,7 +10,13 @@ from hyperion.policy.latency import LatencyCurve
 MS = 1_000_000
 FLAT = LatencyCurve(base_ns=10.0 * MS)  # any batch takes 10 ms
 STATES = st.builds(
-    QueueState, st.integers(0, 5000), st.integers(0, 128), st.integers(0, 8), st.integers(1, 4096), st.integers(1, 64)
+    QueueState,
+    st.integers(0, 5000),
+    st.integers(0, 128),
+    st.integers(0, 8),
+    st.integers(1, 4096),
+    st.integers(1, 64),
+    st.floats(0, 1e8),
 )
 CURVES = st.builds(LatencyCurve, slope_ns=st.floats(0, 1e7), base_ns=st.floats(0, 1e9))
 
@@ -37,13 +43,20 @@ def test_the_expected_wait_counts_full_batches_ahead(queued: int, running: int, 
         (QueueState(9, 0, 1, 10, 8), 1000, ""),
         (QueueState(10, 0, 1, 10, 8), 1000, "the queue is full (10 of 10 rows)"),
         (QueueState(12, 0, 1, 10, 8), 1000, "the queue is full (12 of 10 rows)"),
-        (QueueState(80, 8, 1, 100, 8), 119, "the queue is longer than the deadline allows"),
-        (QueueState(80, 8, 1, 100, 8), 120, ""),
+        (QueueState(80, 8, 1, 100, 8), 199, "the queue is longer than the deadline allows"),  # 120 ms > 60 % of it
+        (QueueState(80, 8, 1, 100, 8), 200, ""),
+        (QueueState(79, 8, 1, 100, 8, 2.0 * MS), 293, "the queue is longer than the deadline allows"),  # 88 rows ahead
+        (QueueState(79, 8, 1, 100, 8, 2.0 * MS), 294, ""),
+        (QueueState(80, 8, 1, 100, 8), -1, "the queue is longer than the deadline allows"),  # it is over already
         (QueueState(80, 8, 0, 100, 8), 1, ""),  # no replica: its restart may come in time, nobody knows
     ],
 )
 def test_who_is_refused(state: QueueState, budget_ms: int, reason: str) -> None:
     assert refusal(state, FLAT, budget_ms * MS) == reason
+
+
+def test_a_pace_that_was_seen_counts_more_than_what_the_model_alone_would_take() -> None:
+    assert expected_wait_ns(QueueState(16, 8, 2, 100, 8, 3.0 * MS), FLAT) == 25 * 3 * MS
 
 
 @given(STATES, CURVES, st.integers(0, 10**12))

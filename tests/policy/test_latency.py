@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.latency import BUCKETS, LatencyCurve, bucket_of, expect, fit_prior, observe
+from hyperion.policy.latency import BUCKETS, LatencyCurve, bucket_of, expect, fit_prior, observe, observe_pace
 
 ROWS = st.integers(1, 1 << 20)
 TOOK_NS = st.floats(1.0, 1e12)
@@ -88,3 +88,20 @@ def test_a_batch_that_varies_is_expected_to_take_longer_than_its_mean() -> None:
     for took_ns in (1e6, 3e6) * 50:
         curve = observe(curve, 4, took_ns)
     assert expect(curve, 4) > curve.mean_ns[bucket_of(4)] + 0.5e6
+
+
+def test_the_first_batch_sets_the_pace_and_later_ones_move_it() -> None:
+    pace = observe_pace(0.0, 64, 6.4e6)
+    assert pace == pytest.approx(1e5)
+    for _ in range(40):
+        pace = observe_pace(pace, 32, 6.4e6)
+    assert pace == pytest.approx(2e5, rel=0.02)
+
+
+@given(st.lists(st.tuples(st.integers(1, 4096), TOOK_NS), min_size=1, max_size=50))
+def test_the_pace_stays_between_the_fastest_and_the_slowest_batch(batches: list[tuple[int, float]]) -> None:
+    pace = 0.0
+    for rows, took_ns in batches:
+        pace = observe_pace(pace, rows, took_ns)
+    seen = [took_ns / rows for rows, took_ns in batches]
+    assert min(seen) * (1 - 1e-9) <= pace <= max(seen) * (1 + 1e-9)

@@ -77,3 +77,15 @@ def expect(curve: LatencyCurve, rows: int) -> float:
     if mean == 0.0:
         return float(curve.slope_ns * rows + curve.base_ns)
     return float(mean + curve.variance[bucket] ** 0.5)
+
+
+def observe_pace(row_ns: float, rows: int, took_ns: float) -> float:
+    """Moving mean of the nanoseconds per row that the replicas need together, after one more batch of `rows` that came
+    back `took_ns` after the one before. Only for times when they never paused: then it holds everything that costs
+    time, the gateway's own work and what else the machine does too. 0 is "not known yet".
+
+    >>> observe_pace(0.0, 4, 100.0), observe_pace(20.0, 4, 120.0)
+    (25.0, 21.0)
+    """
+    seen_ns = took_ns / rows
+    return row_ns + WEIGHT * (seen_ns - row_ns) if row_ns else seen_ns
