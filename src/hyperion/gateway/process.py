@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from hyperion.gateway.grpc import GrpcEdge
 
 DEADLINE_LOOK_S: Final = 0.01
-GIVE_WAY_S: Final = 1.5  # how long gRPC, which takes a while to import, lets the first model go first
+GIVE_WAY_S: Final = 1.5  # how long what takes a while to import lets the first model go first
 FIRST_CALLER_S: Final = 0.05  # and then the caller who waits for it
 BACKLOG: Final = 4096
 MIN_SLOT_BYTES: Final = 64 << 20
@@ -108,7 +108,9 @@ class Gateway:
         path.unlink(missing_ok=True)
         siblings = await asyncio.start_unix_server(self._siblings.answer, str(path))
         server = await self._listen()
-        grpc = await self._start_grpc(leaving)
+        await self._give_way(leaving)
+        await asyncio.to_thread(_import_slow, self._config)
+        grpc = await self._start_grpc()
         self._pipeline.starting = False
         self._notify("READY=1")
         # What was made by now lives as long as the process: the collector need not look at it again.
@@ -140,18 +142,16 @@ class Gateway:
             self._edge.make_connection, config.host, config.port, ssl=context, backlog=BACKLOG, reuse_port=True
         )
 
-    async def _start_grpc(self, leaving: asyncio.Event) -> "GrpcEdge | None":
-        """HTTP answers meanwhile, but nobody is told that this worker is ready."""
+    async def _start_grpc(self) -> "GrpcEdge | None":
         if not self._config.grpc_port:
             return None
-        await self._give_way(leaving)
-        await asyncio.to_thread(import_module, "hyperion.gateway.grpc")
         from hyperion.gateway.grpc import start_grpc
 
         return await start_grpc(self._pipeline, self._config, self._limits, self._log)
 
     async def _give_way(self, leaving: asyncio.Event) -> None:
-        """Returns when the models answer, or are not worth waiting for any more."""
+        """Returns when the models answer, or are not worth waiting for any more. HTTP answers meanwhile, but nobody is
+        told that this worker is ready."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + GIVE_WAY_S
         while not (leaving.is_set() or self._pipeline.are_models_ready() or loop.time() > ends_s):
@@ -179,6 +179,14 @@ class Gateway:
             async with asyncio.timeout_at(ends_s):
                 await self._edge.empty.wait()
         self._pipeline.draining = True
+
+
+def _import_slow(config: GatewayConfig) -> None:
+    """Imports what the first small requests do without, and would wait for."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts a thread per core for matrices; here are none
+    import_module("numpy")
+    if config.grpc_port:
+        import_module("hyperion.gateway.grpc")
 
 
 async def _first_to_end(tasks: list[asyncio.Task[None]]) -> BaseException | None:
