@@ -44,9 +44,13 @@ def test_a_home_that_cannot_be_made_is_an_error_that_names_the_option(tmp_path: 
 
 
 def test_a_run_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "run").symlink_to(tmp_path)
-    with pytest.raises(InvalidConfig, match="not a directory of this user"):
-        claim_home(tmp_path)
+    run_dir = find_run_dir(tmp_path)  # somewhere else where the temporary directory's path is long
+    run_dir.symlink_to(tmp_path)
+    try:
+        with pytest.raises(InvalidConfig, match="not a directory of this user"):
+            claim_home(tmp_path)
+    finally:
+        run_dir.unlink()
 
 
 def test_sockets_fit_into_their_address_however_deep_the_home_is(tmp_path: Path) -> None:
