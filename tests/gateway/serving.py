@@ -30,7 +30,7 @@ from hyperion.wire.limits import WireLimits
 
 CONFIG = GatewayConfig(run_dir="", home="", max_body_bytes=1 << 20)
 LOOK_S = 0.002
-HUNG_S = 10.0
+HUNG_S = 40.0
 
 
 def on_uvloop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
@@ -138,12 +138,13 @@ class Serving:
         self.edge = HttpEdge(config, self.routes.serve, self.pipeline.new_request_id, self.routes.record_refusal)
         self.log = log
         self.port = 0
+        self.pools: list[VersionPool] = []
         self.change_error: Exception | None = None
         self._versions = itertools.count(1)
 
     def _make_pool(self, model: str, served: ServedVersion) -> VersionPool:
         slot_bytes = max(MIN_SLOT_BYTES, self.config.max_body_bytes) + (1 << 20)
-        return VersionPool(
+        pool = VersionPool(
             model,
             served,
             self.config.queue_rows,
@@ -153,6 +154,8 @@ class Serving:
             self.metrics,
             self.log,
         )
+        self.pools.append(pool)
+        return pool
 
     async def _scrape(self) -> bytes:
         return render(self.metrics.collect())
@@ -237,6 +240,7 @@ async def serving(
         gateway.router.close()
         await gateway.until(lambda: not gateway.edge.connections)
     assert gateway.edge.buffered_bytes == 0
+    assert all(pool.closed.is_set() for pool in gateway.pools)
 
 
 def request(body: bytes, path: str = "/v2/models/obedient/infer", method: str = "POST", **headers: str | int) -> bytes:

@@ -1,6 +1,6 @@
 """`hyperion serve`: claim the home, bind the sockets, spawn the tree, and become its supervisor.
 
-In this order, because the first answer waits for it: children are spawned before asyncio is imported.
+In this order, because the first answer waits for it: control is spawned before asyncio is imported.
 """
 
 import os
@@ -39,8 +39,7 @@ def serve(settings: Settings, paths: Sequence[str], environ: Mapping[str, str]) 
     log_format = choose_log_format(settings, sys.stderr)
     control = plan_control(settings, home.path, home.run_dir, paths, admin.fileno(), admin_port, url, log_format)
     gateways = plan_gateways(settings, home.path, home.run_dir, http.fileno(), port, grpc_port, log_format)
-    specs = [describe_control(control), *map(describe_gateway, gateways)]
-    first = [(spec, spawn(spec, environ)) for spec in specs]
+    first = [(spec, spawn(spec, environ)) for spec in [describe_control(control)]]
 
     import asyncio
 
@@ -69,6 +68,8 @@ def serve(settings: Settings, paths: Sequence[str], environ: Mapping[str, str]) 
         await supervisor.run(listener, first)
         return watch.exit_code
 
+    # After our own imports: the first answer waits for control, which finds the model, longer than for a gateway.
+    first += [(spec, spawn(spec, environ)) for spec in map(describe_gateway, gateways)]
     # From here on each listening socket lives in the processes that accept on it, and here, for their successors.
     try:
         return asyncio.run(supervise())

@@ -44,5 +44,11 @@ async def _connect(
         return False
     link = ReplicaLink(replica.name, ring, outcomes, lost)
     links[replica.name] = link
-    await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=connection)
+    try:
+        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=connection)
+    except BaseException:  # the pool was closed in between
+        links.pop(replica.name, None)
+        connection.close()
+        ring.close()
+        raise
     return True

@@ -17,6 +17,8 @@ import httptools
 from msgspec import Struct
 
 from hyperion.gateway.http_exchange import Exchange
+from hyperion.gateway.large_body import SMALLEST_BYTES, BodyMemory, BodyReceiver
+from hyperion.schema.call import Buffer
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import (
     ClientTooSlow,
@@ -61,6 +63,7 @@ class HttpEdge:
         self.draining = False
         self.empty = asyncio.Event()
         self.buffered_bytes = 0
+        self.body_memory = BodyMemory()
         self.date = b""
         self.now_s = 0.0
         self.tick(time.monotonic())
@@ -128,6 +131,7 @@ class HttpConnection(asyncio.Protocol):
         "_closing",
         "_exchange",
         "_exchanges",
+        "_expected_bytes",
         "_expected_s",
         "_head_began",
         "_head_bytes",
@@ -138,6 +142,7 @@ class HttpConnection(asyncio.Protocol):
         "_parser",
         "_progress_bytes",
         "_reading",
+        "_receiver",
         "_transport",
         "_unfed",
         "_unsent_bytes",
@@ -153,7 +158,7 @@ class HttpConnection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._exchanges: deque[Exchange] = deque()
-        self._unfed: deque[bytes] = deque()
+        self._unfed: deque[memoryview] = deque()
         self._closing = False
         self._lingering = False
         self._reading = True
@@ -168,6 +173,8 @@ class HttpConnection(asyncio.Protocol):
         self._known_head: KnownHead | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
+        self._expected_bytes = 0  # of the body; 0 where it comes in chunks
+        self._receiver: BodyReceiver | None = None
         self._chunks = 0
         self._progress_bytes = 0
         self._void_bytes = 0
@@ -186,6 +193,7 @@ class HttpConnection(asyncio.Protocol):
         self.edge.connections.discard(self)
         self.edge.look_if_empty()
         self._transport = None
+        self._receiver = None
         self._forget_body()
         self._unfed.clear()
         for exchange in self._exchanges:
@@ -219,8 +227,8 @@ class HttpConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return  # refused; what still arrives is read and dropped, so that the refusal reaches its sender
-        if self._unfed or not self._reading or len(data) > FEED_BYTES:
-            self._unfed.extend(data[start : start + FEED_BYTES] for start in range(0, len(data), FEED_BYTES))
+        if self._unfed or not self._reading or self._receiver is not None or len(data) > FEED_BYTES:
+            self._unfed.append(memoryview(data))
             self._feed_rest()
         else:
             self._feed(data)
@@ -228,7 +236,15 @@ class HttpConnection(asyncio.Protocol):
     def _feed_rest(self) -> None:
         """Feeds what was kept back, as long as not too many requests wait for their answers."""
         while self._unfed and not self._closing and self._reading:
-            self._feed(self._unfed.popleft())
+            data = self._unfed.popleft()
+            if self._receiver is not None:
+                size = self._receiver.put(data)
+                self.body_grew(size)
+            else:
+                size = min(len(data), FEED_BYTES)
+                self._feed(bytes(data[:size]))
+            if size < len(data) and not self._closing:
+                self._unfed.appendleft(data[size:])
 
     def _feed(self, data: bytes) -> None:
         if self._closing:
@@ -264,6 +280,8 @@ class HttpConnection(asyncio.Protocol):
             if self._void_bytes > MAX_VOID_BYTES:
                 self._stop(HeadersTooLarge(f"more than {MAX_VOID_BYTES} bytes of the body are no data"))
                 return
+            if self._expected_bytes - self._body_bytes >= SMALLEST_BYTES:
+                self._receive_large()
         elif between:
             learned = learn_head(data, self._parser.get_method(), self._url, self._headers) if self.http_11 else None
             self._known_head = learned
@@ -297,14 +315,46 @@ class HttpConnection(asyncio.Protocol):
         if len(data) - body_start != size or size > self.edge.config.max_body_bytes or self.edge.draining:
             return False
         self.http_11 = True
-        exchange = Exchange(self, known.method, known.path, known.headers)
-        exchange.request_id = known.request_id or self.edge.new_request_id()
-        exchange.body = data[body_start:]
+        exchange = Exchange(
+            self,
+            known.method,
+            known.path,
+            known.headers,
+            time.monotonic_ns(),
+            known.request_id or self.edge.new_request_id(),
+            data[body_start:],
+        )
         self._exchanges.append(exchange)
         self.edge.serve(exchange)
         if len(self._exchanges) >= MAX_PIPELINED:
             self._read_or_pause()
         return True
+
+    def _receive_large(self) -> None:
+        """Lets the rest of a body come past the parser, which would only copy it. The parser begins anew behind it."""
+        body = self.edge.body_memory.take(self._expected_bytes)
+        if body is None or self._transport is None:
+            return
+        self._receiver = BodyReceiver(self, body)
+        for piece in self._body:
+            self._receiver.put(piece)
+        self._body = []
+        self._parser = httptools.HttpRequestParser(self)
+        if self._transport.get_extra_info("sslcontext") is None:
+            self._transport.set_protocol(self._receiver)
+
+    def body_grew(self, size: int) -> None:
+        """For the receiver: `size` more bytes of the body are there."""
+        self._count_body(size)
+        receiver = self._receiver
+        if receiver is not None and receiver.complete:
+            self._end_receiver()
+            self._complete(receiver.body)
+
+    def _end_receiver(self) -> None:
+        self._receiver = None
+        if self._transport is not None and self._transport.get_protocol() is not self:
+            self._transport.set_protocol(self)
 
     def _read_or_pause(self) -> None:
         """Reads only while the client takes its answers and not too many of its requests are open."""
@@ -357,7 +407,7 @@ class HttpConnection(asyncio.Protocol):
         parser = self._parser
         if parser.should_upgrade() and parser.get_method() != b"CONNECT":
             return
-        exchange = Exchange(self, parser.get_method(), self._url, headers)
+        exchange = Exchange(self, parser.get_method(), self._url, headers, time.monotonic_ns())
         exchange.keep_alive = parser.should_keep_alive() and not parser.should_upgrade() and not self.edge.draining
         version = parser.get_http_version()
         self.http_11 = version == "1.1"
@@ -375,9 +425,11 @@ class HttpConnection(asyncio.Protocol):
             raise MalformedRequest("HTTP/1.0 has no transfer encodings")
         if coding is not None and coding.strip().lower() != b"chunked":
             raise Unsupported("only the transfer encoding chunked is supported")
-        length = headers.get(b"content-length")
-        if length is not None and int(length) > self.edge.config.max_body_bytes:
-            raise TooLarge(f"a body of {int(length)} bytes is over the limit of {self.edge.config.max_body_bytes}")
+        self._expected_bytes = int(headers.get(b"content-length", 0))
+        if self._expected_bytes > self.edge.config.max_body_bytes:
+            raise TooLarge(
+                f"a body of {self._expected_bytes} bytes is over the limit of {self.edge.config.max_body_bytes}"
+            )
         if b"expect" in headers and not self._exchanges and self._transport is not None:
             if headers[b"expect"].lower() != b"100-continue":
                 raise Unsupported("only the expectation 100-continue is supported")
@@ -385,7 +437,9 @@ class HttpConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         self._body.append(data)
-        size = len(data)
+        self._count_body(len(data))
+
+    def _count_body(self, size: int) -> None:
         self._body_bytes += size
         self.edge.buffered_bytes += size
         if self._body_bytes > self.edge.config.max_body_bytes:
@@ -402,13 +456,17 @@ class HttpConnection(asyncio.Protocol):
             raise TooLarge(f"the body comes in more than {MAX_CHUNKS} chunks; send larger ones")
 
     def on_message_complete(self) -> None:
+        body = self._body
+        self._complete(body[0] if len(body) == 1 else b"".join(body))
+
+    def _complete(self, body: Buffer) -> None:
+        """Serves the request that has now arrived whole."""
         exchange = self._exchange
         if exchange is None:
             return
         self._exchange = None
-        body = self._body
-        if body:
-            exchange.body = body[0] if len(body) == 1 else b"".join(body)
+        if len(body):
+            exchange.body = body
             self._forget_body()
         self._exchanges.append(exchange)
         self.edge.serve(exchange)
@@ -467,8 +525,9 @@ class HttpConnection(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
         self._unfed.clear()
+        self._end_receiver()
         self._forget_body()
-        exchange = self._exchange or Exchange(self, b"", b"", {})
+        exchange = self._exchange or Exchange(self, b"", b"", {}, time.monotonic_ns())
         self._exchange = None
         exchange.keep_alive = False
         exchange.request_id = exchange.request_id or self.edge.new_request_id()

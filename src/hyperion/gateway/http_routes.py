@@ -124,7 +124,7 @@ class HttpRoutes:
     # --- inference ---
 
     def _infer(self, exchange: Exchange, target: Target) -> None:
-        pool = self._pipeline.find(target.model, target.version)
+        pool = self._find(exchange, target.model, target.version)
         length = exchange.headers.get(b"inference-header-content-length")
         call, exchange.format = decode_infer(
             target.model,
@@ -136,20 +136,20 @@ class HttpRoutes:
         self._submit(exchange, pool, call)
 
     def _predict(self, exchange: Exchange, target: Target) -> None:
-        pool = self._pipeline.find(target.model, target.version)
+        pool = self._find(exchange, target.model, target.version)
         exchange.encode = encode_predict
         self._submit(
             exchange, pool, decode_predict(target.model, "", exchange.body, pool.served.signature, self._limits)
         )
 
     def _generate(self, exchange: Exchange, target: Target) -> None:
-        pool = self._pipeline.find(target.model, target.version)
+        pool = self._find(exchange, target.model, target.version)
         exchange.encode = encode_generate
         call = decode_generate(target.model, target.version, exchange.body, pool.served.signature, self._limits)
         self._submit(exchange, pool, call)
 
     def _generate_stream(self, exchange: Exchange, target: Target) -> None:
-        pool = self._pipeline.find(target.model, target.version)
+        pool = self._find(exchange, target.model, target.version)
         exchange.chunked = exchange.connection.http_11
         # A model that does not stream answers with a stream of one.
         exchange.encode_event = lambda answer: encode_event(encode_generate(answer)) if answer.outputs else b""
@@ -159,11 +159,18 @@ class HttpRoutes:
     def _invocations(self, exchange: Exchange, _target: Target) -> None:
         model = self._only_model()
         exchange.model = model
-        pool = self._pipeline.find(model, "")
+        pool = self._find(exchange, model, "")
         exchange.encode = encode_predict
         media = exchange.headers.get(b"content-type", b"").decode("latin-1")
         call = decode_invocations(model, "", exchange.body, media, pool.served.signature, self._limits)
         self._submit(exchange, pool, call)
+
+    def _find(self, exchange: Exchange, model: str, version: str) -> VersionPool:
+        """The pool that will answer. Refuses what would be answered too late before its body costs anything."""
+        pool = self._pipeline.find(model, version)
+        if pool.has_backlog:
+            self._pipeline.check_queue(pool, _timeout_ns(exchange), exchange.received_ns)
+        return pool
 
     def _only_model(self) -> str:
         models = self._pipeline.models()
@@ -175,7 +182,6 @@ class HttpRoutes:
 
     def _submit(self, exchange: Exchange, pool: VersionPool, call: InferenceCall, stream: bool = False) -> None:
         headers = exchange.headers
-        timeout = headers.get(b"x-request-timeout-ms")
         priority = headers.get(b"x-hyperion-priority")
         exchange.pending = self._pipeline.submit(
             call,
@@ -185,9 +191,7 @@ class HttpRoutes:
             request_id=exchange.request_id,
             received_ns=exchange.received_ns,
             stream=stream,
-            timeout_ns=0
-            if timeout is None
-            else _number(timeout, "x-request-timeout-ms", MAX_TIMEOUT_MS, 1) * 1_000_000,
+            timeout_ns=_timeout_ns(exchange),
             priority=None if priority is None else _number(priority, "x-hyperion-priority", 9),
         )
 
@@ -266,6 +270,12 @@ class HttpRoutes:
         task = asyncio.get_running_loop().create_task(guarded())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _timeout_ns(exchange: Exchange) -> int:
+    """What the caller allows by header; 0 for nothing said. Raises MalformedRequest."""
+    given = exchange.headers.get(b"x-request-timeout-ms")
+    return 0 if given is None else _number(given, "x-request-timeout-ms", MAX_TIMEOUT_MS, 1) * 1_000_000
 
 
 def _number(value: bytes, name: str, largest: int, smallest: int = 0) -> int:

@@ -107,7 +107,7 @@ class BodyReceiver(asyncio.BufferedProtocol):
         self._filled += size
         return size
 
-    def get_buffer(self, _sizehint: int) -> memoryview:  # type: ignore[override]  # any writable buffer will do
+    def get_buffer(self, _sizehint: int) -> memoryview:
         return self.body[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:

@@ -16,7 +16,7 @@ from hyperion.gateway.route import Router
 from hyperion.policy.admission import refusal, retry_after_s
 from hyperion.schema.call import InferenceCall
 from hyperion.schema.errors import HyperionError, NotReady, Overloaded
-from hyperion.schema.events import RequestRecord
+from hyperion.schema.events import BatchRecord, RequestRecord
 from hyperion.schema.snapshot import ModelState, ServedVersion
 from hyperion.telemetry.logs import EventLog
 from hyperion.telemetry.metrics import Metrics
@@ -58,12 +58,21 @@ class Pipeline:
         return f"{self._id_prefix}{next(self._ids):x}"
 
     def find(self, model: str, version: str) -> VersionPool:
-        """The pool that will answer, before the body is decoded. Raises UnknownModel, NotReady, or Overloaded where the
-        queue is full anyway."""
+        """The pool that will answer. Raises UnknownModel or NotReady."""
         pool = self._router.table.find(model, version)
-        if pool.full or self.draining:
-            raise self._refuse(pool, "the queue is full" if pool.full else "the gateway is shutting down")
+        if self.draining:
+            raise NotReady("the gateway is shutting down; send the request again", retry_after_s=1.0)
         return pool
+
+    def check_queue(self, pool: VersionPool, timeout_ns: int, received_ns: int) -> None:
+        """For a pool with a backlog, before a body is decoded: raises Overloaded if the answer would come too late for
+        the caller's `timeout_ns` (0: the endpoint's)."""
+        budget_ns = pool.served.options.deadline_ms * 1_000_000
+        if timeout_ns and timeout_ns < budget_ns:
+            budget_ns = timeout_ns
+        reason = refusal(pool.queue_state(), pool.curve, received_ns + budget_ns - time.monotonic_ns())
+        if reason:
+            raise self._refuse(pool, reason)
 
     def submit(
         self,
@@ -96,7 +105,10 @@ class Pipeline:
         except HyperionError as error:
             pending.done = True
             pending.reply = UNHEARD
-            self.finished(pending, error, 0, 0, time.monotonic_ns())
+            if pool is None:
+                self.refused(protocol, call.model, request_id, received_ns, error)
+            else:
+                self.finished(pending, error, 0, 0, time.monotonic_ns())
             reply.fail(error)
             return pending
         pool.enqueue(pending)
@@ -109,7 +121,8 @@ class Pipeline:
         rows = count_rows(call, served.signature)
         if key not in pool.known_keys:
             check_call(call, served.signature, pending.stream)
-            if served.signature.batched or pending.stream:
+            # Parameters are any text of the caller's; remembered keys must not hold it.
+            if (served.signature.batched or pending.stream) and not call.parameters:
                 if len(pool.known_keys) >= MAX_KNOWN_KEYS:
                     pool.known_keys.clear()
                 pool.known_keys[key] = 1
@@ -128,15 +141,13 @@ class Pipeline:
         pending.deadline_ns = pending.received_ns + budget_ns
         if pending.stream or pool.has_backlog:
             state = pool.queue_state()
-            reason = refusal(state, pool.curve, budget_ns)
+            reason = refusal(state, pool.curve, pending.deadline_ns - time.monotonic_ns())
             if pending.stream and pool.streams >= MAX_STREAMS * max(state.replicas, 1):
                 reason = f"{pool.streams} streams are open"
             if reason:
                 raise self._refuse(pool, reason)
 
     def _refuse(self, pool: VersionPool, reason: str) -> HyperionError:
-        if self.draining:
-            return NotReady("the gateway is shutting down; send the request again", retry_after_s=1.0)
         after_s = retry_after_s(pool.queue_state(), pool.curve)
         return Overloaded(f'model "{pool.model}" is overloaded: {reason}', retry_after_s=after_s)
 
@@ -149,13 +160,8 @@ class Pipeline:
         self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int, now_ns: int
     ) -> None:
         """For the pools: one call has ended."""
-        call = pending.call
-        route = self._router.table.models.get(call.model)
-        model = call.model if route is not None else ""
-        version = call.version if route is None or call.version else route.default.served.version
         self._record(
-            model,
-            version if model else "",
+            *self._labels_of(pending),
             pending.protocol,
             pending.request_id,
             now_ns - pending.received_ns,
@@ -164,6 +170,35 @@ class Pipeline:
             compute_ns,
             pending.rows,
         )
+
+    def answered(self, calls: list[PendingCall], formed_ns: int, back_ns: int, compute_ns: int) -> None:
+        """For the pools: a batch has answered these calls of one version."""
+        protocols = {pending.protocol for pending in calls}
+        if len(protocols) > 1 or self._access_log:
+            for pending in calls:
+                self.finished(pending, None, formed_ns - pending.received_ns, compute_ns, back_ns)
+            return
+        model, version = self._labels_of(calls[0])
+        (protocol,) = protocols
+        received = [pending.received_ns for pending in calls]
+        self._metrics.record_batch(
+            BatchRecord(
+                model,
+                version,
+                protocol,
+                self._statuses[protocol][OK],
+                [back_ns - at_ns for at_ns in received],
+                [formed_ns - at_ns for at_ns in received],
+            )
+        )
+
+    def _labels_of(self, pending: PendingCall) -> tuple[str, str]:
+        """Model and version as metrics show them; "" for what is not served."""
+        call = pending.call
+        route = self._router.table.models.get(call.model)
+        if route is None:
+            return "", ""
+        return call.model, call.version or route.default.served.version
 
     def _record(
         self,

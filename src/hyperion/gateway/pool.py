@@ -17,7 +17,7 @@ from hyperion.gateway.pending import UNHEARD, PendingCall
 from hyperion.policy.admission import QueueState
 from hyperion.policy.batching import BatchLimits, hold_ns
 from hyperion.policy.crash import plan_after_crash
-from hyperion.policy.latency import LatencyCurve, fit_prior, observe
+from hyperion.policy.latency import LatencyCurve, fit_prior, observe, observe_pace
 from hyperion.schema.call import InferenceAnswer, Tensor
 from hyperion.schema.errors import ClientGone, DeadlineExceeded, HyperionError, PoisonRequest, RunnerLost
 from hyperion.schema.snapshot import ServedVersion
@@ -28,10 +28,12 @@ from hyperion.wire.frame import Hello, Result
 MAX_STREAMS: Final = 256  # per replica; each one is a generator that the runner holds
 
 Finished = Callable[[PendingCall, HyperionError | None, int, int, int], None]
+Answered = Callable[[list[PendingCall], int, int, int], None]
 
 
 class VersionPool:
-    """`finished(pending, error, queue_ns, compute_ns, now_ns)` is called once for every call that was put in."""
+    """`finished(pending, error, queue_ns, compute_ns, now_ns)` is called once for every call that was put in, but for
+    those that a batch answered: of them `answered(calls, formed_ns, back_ns, compute_ns)` tells, once for all."""
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class VersionPool:
         queue_rows: int,
         slot_bytes: int,
         finished: Finished,
+        answered: Answered,
         metrics: Metrics,
         log: EventLog,
     ) -> None:
@@ -55,9 +58,12 @@ class VersionPool:
         self._limits = BatchLimits(served.options.max_batch_size, slot_bytes // 2)
         self._max_delay_ns = int(served.options.max_delay_ms * 1e6)
         self._finished = finished
+        self._answered = answered
         self._metrics = metrics
         self._log = log
         self._links: dict[str, ReplicaLink] = {}
+        self._row_ns = 0.0  # the pace of the replicas while there was a backlog
+        self._backlog_ns = 0  # when the last batch came back, if it left a backlog
         self._retired = False
         self._pump_scheduled = False
         self._loop = asyncio.get_running_loop()
@@ -81,17 +87,14 @@ class VersionPool:
             sum(link.ready for link in links),
             self._queue_rows,
             self._limits.max_rows,
+            self._row_ns,
         )
-
-    @property
-    def full(self) -> bool:
-        """The quick look before a body is decoded."""
-        return self._queue.rows >= self._queue_rows
 
     @property
     def has_backlog(self) -> bool:
         """Whether more waits than the next batch will take, so that a newcomer's wait is worth a prediction."""
-        return self._queue.rows >= self._limits.max_rows
+        rows = self._queue.rows
+        return rows >= self._limits.max_rows or rows >= self._queue_rows
 
     @property
     def retired(self) -> bool:
@@ -140,8 +143,6 @@ class VersionPool:
             for pending in late:
                 self._expire(pending, "before a replica could take it")
             if calls:
-                for pending in calls:
-                    pending.dispatched_ns = now_ns
                 link.send(Batch(calls, sum([pending.rows for pending in calls]), suspects, now_ns))
             elif not late and not queue.rows:
                 break
@@ -171,6 +172,7 @@ class VersionPool:
         if not (self._retired and not held):
             rows = sum(batch.rows for batch in held)
             self._log.write("warning", "replica lost", replica=link.name, reason=reason, rows_held=rows)
+        self._backlog_ns = 0
         for batch in held:
             if batch.stream and batch.calls[0].parts:
                 error = RunnerLost("the replica died in the middle of the stream; send the request again")
@@ -226,8 +228,14 @@ class VersionPool:
             self._log.write("error", "answer not sent", request_id=pending.request_id, error=repr(error))
             self._fail(pending, internal_error(pending.request_id), batch)
             return
-        if final:
+        if not final:
+            return
+        if batch.stream:
             self._end(pending, None, queue_ns, result.compute_ns, batch.back_ns)
+            return
+        pending.done = True
+        pending.reply = UNHEARD
+        batch.answered.append(pending)
 
     def failed(self, pending: PendingCall, error: HyperionError, batch: Batch, detail: str) -> None:
         self._log.write("error", "model raised", request_id=pending.request_id, endpoint=self.model, error=detail)
@@ -235,8 +243,13 @@ class VersionPool:
 
     def batch_done(self, batch: Batch, result: Result) -> None:
         if not batch.stream:
+            if self._backlog_ns:
+                self._row_ns = observe_pace(self._row_ns, batch.rows, batch.back_ns - self._backlog_ns)
+            self._backlog_ns = batch.back_ns if self.has_backlog else 0
             if not result.failures:
                 self.curve = observe(self.curve, batch.rows, result.compute_ns)
+            if batch.answered:
+                self._answered(batch.answered, batch.formed_ns, batch.back_ns, result.compute_ns)
             self._metrics.observe_batch(self.model, self.served.version, batch.rows, result.compute_ns)
         self._schedule_pump()
 

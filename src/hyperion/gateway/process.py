@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
+from hyperion.gateway.accept import Acceptor
 from hyperion.gateway.http import HttpEdge
 from hyperion.gateway.http_routes import HttpRoutes
 from hyperion.gateway.http_status import CODES
@@ -90,7 +91,14 @@ class Gateway:
     def _make_pool(self, model: str, served: ServedVersion) -> VersionPool:
         slot_bytes = max(MIN_SLOT_BYTES, self._config.max_body_bytes) + (1 << 20)
         return VersionPool(
-            model, served, self._config.queue_rows, slot_bytes, self._pipeline.finished, self._metrics, self._log
+            model,
+            served,
+            self._config.queue_rows,
+            slot_bytes,
+            self._pipeline.finished,
+            self._pipeline.answered,
+            self._metrics,
+            self._log,
         )
 
     async def run(self) -> int:
@@ -107,7 +115,7 @@ class Gateway:
         path = socket_of(Path(self._config.run_dir), self._config.worker)
         path.unlink(missing_ok=True)
         siblings = await asyncio.start_unix_server(self._siblings.answer, str(path))
-        server = await self._listen()
+        acceptor = self._listen()
         await self._give_way(leaving)
         await asyncio.to_thread(_import_slow, self._config)
         grpc = await self._start_grpc()
@@ -122,7 +130,7 @@ class Gateway:
         if watch.done():
             self._log.write("error", "a background task ended", error=str(watch.result()))
             return 1
-        await self._drain(server, grpc)
+        await self._drain(acceptor, grpc)
         siblings.close()
         for task in tasks:
             task.cancel()
@@ -130,17 +138,15 @@ class Gateway:
         await asyncio.sleep(0)  # lets the closed connections say good-bye
         return 0
 
-    async def _listen(self) -> asyncio.Server:
+    def _listen(self) -> Acceptor:
         config = self._config
-        context = make_tls_context(config)
-        loop = asyncio.get_running_loop()
         if config.http_fd is not None:
             listener = socket.socket(fileno=os.dup(config.http_fd))
-            listener.setblocking(False)
-            return await loop.create_server(self._edge.make_connection, sock=listener, ssl=context, backlog=BACKLOG)
-        return await loop.create_server(
-            self._edge.make_connection, config.host, config.port, ssl=context, backlog=BACKLOG, reuse_port=True
-        )
+        else:
+            family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+            listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG, reuse_port=True)
+        listener.listen(BACKLOG)
+        return Acceptor(listener, self._edge.make_connection, make_tls_context(config))
 
     async def _start_grpc(self) -> "GrpcEdge | None":
         if not self._config.grpc_port:
@@ -168,9 +174,9 @@ class Gateway:
             await asyncio.sleep(1.0)
             self._edge.tick(time.monotonic())
 
-    async def _drain(self, server: asyncio.Server, grpc: "GrpcEdge | None") -> None:
+    async def _drain(self, acceptor: Acceptor, grpc: "GrpcEdge | None") -> None:
         """Stops accepting, lets every open request end, within `drain_s`."""
-        server.close()
+        acceptor.close()
         self._edge.drain()
         ends_s = asyncio.get_running_loop().time() + self._config.drain_s
         if grpc is not None:

@@ -50,4 +50,6 @@ class Ring:
 
     def close(self) -> None:
         """Gives the descriptor back; the memory goes when the last answer that looks into it is gone."""
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)

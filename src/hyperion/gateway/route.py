@@ -87,9 +87,9 @@ class Router:
             for model in snapshot.models
             if model.default_version in models.get(model.name, {})
         }
-        before = set(self.table.pools())
+        known = {*self.table.pools(), *pools}
         self.table = RouteTable(snapshot.version, routes, snapshot.index)
-        for pool in before.difference(self.table.pools()):
+        for pool in known.difference(self.table.pools()):
             pool.retire()
             self._retiring.append(pool)
 
