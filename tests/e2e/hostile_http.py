@@ -4,7 +4,6 @@ import json
 
 from tests.e2e.hostile_attack import SHOUT, SUMS, Attack, Random, damage, good_request, post, sums_body
 
-
 ODD_HEADERS = (
     *("x-request-timeout-ms", "x-hyperion-priority", "x-hyperion-tenant", "x-request-id", "idempotency-key"),
     *("content-encoding", "content-type", "inference-header-content-length", "expect", "traceparent", "authorization"),
