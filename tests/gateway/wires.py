@@ -18,6 +18,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.protocol: Any = None
+        self.tls: Any = None
         self.written = b""
         self.closed = False
         self.ended = False
@@ -44,6 +45,9 @@ class Wire:
 
     def get_write_buffer_size(self) -> int:
         return 0
+
+    def get_extra_info(self, name: str) -> Any:
+        return self.tls if name == "sslcontext" else None
 
     def get_protocol(self) -> Any:
         return self.protocol
@@ -118,7 +122,7 @@ class Edge:
 def feed(wire: Wire, pieces: list[bytes], after: Callable[[], None] = lambda: None) -> None:
     """As a loop does: piece by piece, as long as the connection is open."""
     for piece in pieces:
-        if wire.closed or not piece:
+        if wire.closed:
             return
         wire.deliver(piece)
         after()
