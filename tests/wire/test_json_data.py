@@ -202,6 +202,24 @@ def test_empty_tensors_have_no_bytes(text: str, shape: tuple[int, ...]) -> None:
     assert parse(text, "FP32", shape) == b""
 
 
+@pytest.mark.parametrize(
+    ("text", "datatype"), [("7", "FP32"), ("[7]", "INT8"), ("true", "BOOL"), ("18446744073709551616", "FP32")]
+)
+def test_a_scalar_is_a_bare_value_or_a_list_of_one(text: str, datatype: str) -> None:
+    expected = np.array(json.loads(text.strip("[]")), DATATYPES[datatype].dtype)
+    assert parse(text, datatype, ()) == expected.tobytes()
+
+
+def test_a_scalar_of_text_is_a_bare_text() -> None:
+    assert parse('"ab"', "BYTES", ()) == b"\x02\x00\x00\x00ab"
+
+
+@given(JSON_VALUES, st.sampled_from(list(DATATYPES)))
+def test_any_json_value_for_a_scalar_gives_bytes_or_a_typed_error(value: Any, datatype: str) -> None:
+    with contextlib.suppress(HyperionError):
+        assert isinstance(parse(json.dumps(value), datatype, ()), bytes)
+
+
 def test_parse_any_takes_a_bare_value_as_a_scalar_and_limits_the_rank() -> None:
     assert parse_any(b"7", DATATYPES["INT8"], DEFAULT_LIMITS) == ((), b"\7")
     assert parse_any(b"[[],[]]", DATATYPES["INT8"], DEFAULT_LIMITS) == ((2, 0), b"")

@@ -117,6 +117,8 @@ def _parse_nested(text: bytes, datatype: Datatype, shape: Sequence[int], count: 
         wanted = "flat" if rank < 2 else f"flat or nested {rank} deep"
         raise MalformedRequest(f"shape {list(shape)} wants data {wanted}, got it nested {depth} deep")
     values = decode_text(text, datatype, depth)
+    if depth == 0:  # the nested form of a scalar
+        return pack([values], datatype)
     if depth == rank and depth > 1:
         found, values = flatten(values, depth)
         if tuple(found) != tuple(shape):
