@@ -58,7 +58,7 @@ class Management:
                 await self.unload(message.model)
         except HyperionError as error:
             return link.Done(error.message, error.code)
-        return link.Done()
+        return link.Done(version=self._loop.publisher.snapshot.version)
 
     def snapshot(self) -> Snapshot:
         """What the gateways are told to serve."""

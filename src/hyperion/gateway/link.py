@@ -48,6 +48,7 @@ class ControlLink:
         self._draining = draining
         self._log = log
         self._have = 0
+        self._followed = asyncio.Event()
 
     async def restore(self) -> None:
         """Starts with the last good snapshot, if there is one."""
@@ -98,6 +99,8 @@ class ControlLink:
     async def _take(self, snapshot: Snapshot) -> None:
         await self._apply(snapshot)
         self._have = snapshot.version
+        self._followed.set()
+        self._followed = asyncio.Event()
         if self._worker == 0:
             self._keep(snapshot)
 
@@ -139,3 +142,8 @@ class ControlLink:
             raise InternalError("control gave no answer to the request")
         if answer.error:
             raise ERRORS.get(answer.code, InternalError)(answer.error)
+        # Control may have been restarted and not yet know that this gateway is there to be waited for.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONTROL_RESTART_S):
+                while self._have < answer.version:
+                    await self._followed.wait()

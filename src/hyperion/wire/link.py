@@ -52,11 +52,13 @@ class Unload(Struct, frozen=True, tag="unload"):
 class Done(Struct, frozen=True, tag="done"):
     """The answer to a load or an unload; `error` is "" or one line saying why it failed.
 
-    `code` is the error's stable code (`hyperion.schema.errors`), "" when all is well.
+    `code` is the error's stable code (`hyperion.schema.errors`), "" when all is well. `version` is that of the snapshot
+    with the change in it: the gateway that asked answers its caller once it runs that one.
     """
 
     error: str = ""
     code: str = ""
+    version: int = 0
 
 
 Message = Poll | Publish | Load | Unload | Done
