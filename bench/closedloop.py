@@ -1,7 +1,7 @@
 """Closed-loop load for peaks: ``wrk -t1`` over HTTP, ``h2load -t1`` over gRPC, both C programs that cost little.
 
 Called by ``trial``. Every connection sends its next request when the last one is answered, so the figures are
-throughput at a concurrency; latency belongs to ``openloop``.
+throughput at a concurrency; latency belongs to ``latency``.
 """
 
 from __future__ import annotations

@@ -9,12 +9,13 @@ import traceback
 from dataclasses import asdict
 
 from bench import bare as alone
-from bench import latency, machine, openloop, pairs, split_cost
+from bench import latency, machine, pairs, split_cost
 from bench import tune as tuning
 from bench.peer import Peer
 from bench.registry import ALL
 from bench.results import Results
 from bench.workloads import WORKLOADS, Workload
+from hyperion.cli import loadgen
 
 CLOSED = ("small", "large", "image", "embed", "small-grpc", "image-grpc")
 
@@ -96,7 +97,7 @@ def bare(options: argparse.Namespace) -> None:
 
 def open_(options: argparse.Namespace) -> None:
     """Latency from the intended send time, at a share of each server's own peak."""
-    openloop.tune_socket_limit()
+    loadgen.tune_socket_limit()
     for workload in _workloads(options, ("large",)):
         results = _open(options, workload)
         chosen = _peers(options.peers or [options.subject, *(n for n in ALL if n != options.subject)])
@@ -117,7 +118,7 @@ def open_(options: argparse.Namespace) -> None:
 
 def overload(options: argparse.Namespace) -> int:
     """Goodput, refusals and memory at a multiple of the peak."""
-    openloop.tune_socket_limit()
+    loadgen.tune_socket_limit()
     held = True
     for workload in _workloads(options, ("large",)):
         results = _open(options, workload)

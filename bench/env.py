@@ -84,9 +84,13 @@ class Environment:
 
 
 def enter_harness(arguments: Sequence[str]) -> None:
-    """Replace this process by the same command inside the harness's environment, made first if it is not there."""
+    """Replace this process by the same command inside the harness's environment, made first if it is not there.
+
+    Of Hyperion itself only the load generator is used there, which needs nothing but what HARNESS has.
+    """
     harness = Environment("harness", HARNESS)
     if Path(sys.prefix).resolve() == harness.path.resolve():
+        sys.path.append(str(REPOSITORY / "src"))
         return
     harness.install()
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

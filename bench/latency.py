@@ -11,11 +11,12 @@ import threading
 
 import numpy as np
 
-from bench import bare, openloop, trial
+from bench import bare, trial
 from bench.peer import HOST, Peer
 from bench.process import Server
 from bench.results import Results
 from bench.workloads import Workload
+from hyperion.cli import load_plan, loadgen
 
 PEAK_CONCURRENCY = 64
 
@@ -36,7 +37,7 @@ def run_open(
                 trial.warm_up(server, PEAK_CONCURRENCY, 2)
                 peak = trial.measure(server, PEAK_CONCURRENCY, min(5, seconds)).rate
                 before = trial.batch_counts(server)
-                report = openloop.run(_plan(server, share * peak, seconds, seed=i))
+                report = loadgen.run(_plan(server, share * peak, seconds, seed=i))
                 batch = trial.mean_batch(before, trial.batch_counts(server))
             alone = bare.measure(workload.name, max(1, round(batch or 1)), 2)
             one = {"peak": peak, "batch": batch, "bare_ms": alone.batch_ms, **report.as_dict()}
@@ -63,7 +64,7 @@ def run_overload(
     seconds: float,
     deadline_ms: float,
     connections: int,
-) -> openloop.Report:
+) -> load_plan.Report:
     """Offer ``factor`` times the peak and see what is answered, what is refused and how fast, and what memory does."""
     with Server(peer, workload, setting) as server:
         trial.warm_up(server, PEAK_CONCURRENCY, 2)
@@ -73,7 +74,7 @@ def run_overload(
             _plan(server, factor * peak, seconds, headers=headers), connections=connections, timeout_s=30.0
         )
         with _Memory(server) as memory:
-            report = openloop.run(plan)
+            report = loadgen.run(plan)
         after = trial.measure(server, PEAK_CONCURRENCY, 5).rate
     third = max(1, len(memory.mb) // 3)
     figures = {
@@ -101,10 +102,10 @@ def run_overload(
 
 def _plan(
     server: Server, rate: float, seconds: float, seed: int = 0, headers: dict[str, str] | None = None
-) -> openloop.Plan:
+) -> load_plan.Plan:
     requests = [server.peer.request(server.workload, x) for x in server.workload.samples]
     raw = [dataclasses.replace(r, headers={**r.headers, **(headers or {})}).raw() for r in requests]
-    return openloop.Plan(HOST, server.port, raw, rate, seconds, seed=seed)
+    return load_plan.Plan(HOST, server.port, raw, rate, seconds, seed=seed)
 
 
 class _Memory:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from hyperion.cli import loadgen
+from hyperion.cli import load_plan, loadgen
 from hyperion.cli.client import call
 from hyperion.cli.sample import make_request
 from hyperion.cli.show import print_json, print_table
@@ -54,7 +54,7 @@ def command(
     port = parts.port or (443 if tls else 80)
     loadgen.tune_socket_limit()
     report = loadgen.run(
-        loadgen.Plan(
+        load_plan.Plan(
             host=parts.hostname or "",
             port=port,
             requests=[make_http_request(parts.netloc, parts.path, body)],
@@ -68,7 +68,7 @@ def command(
         )
     )
     if as_json:
-        print_json({**msgspec.to_builtins(report, str_keys=True), "errors": report.errors})
+        print_json(msgspec.to_builtins(report.as_dict(), str_keys=True))
     else:
         print_report(report)
     if not report.held:
@@ -105,7 +105,7 @@ def read_signature(metadata: Any) -> Signature:
     return Signature(inputs, outputs)
 
 
-def print_report(report: loadgen.Report) -> None:
+def print_report(report: load_plan.Report) -> None:
     """Print the figures for a person."""
     rows = [
         ("offered", f"{report.offered_rate:.1f} requests/s"),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from bench import openloop
+from hyperion.cli import load_plan, loadgen
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 2\r\n\r\n{}"
@@ -51,20 +51,20 @@ def answering(choose: Callable[[int], bytes | None]) -> Iterator[int]:
     thread.join()
 
 
-def plan(port: int, **changes: object) -> openloop.Plan:
+def plan(port: int, **changes: object) -> load_plan.Plan:
     values = {"rate": 200.0, "seconds": 1.0, "warm_up_s": 0.2, "timeout_s": 1.0, **changes}
-    return openloop.Plan("127.0.0.1", port, [REQUEST], **values)  # type: ignore[arg-type]
+    return load_plan.Plan("127.0.0.1", port, [REQUEST], **values)  # type: ignore[arg-type]
 
 
 def test_poisson_gaps_have_the_mean_and_spread_of_the_rate() -> None:
-    gaps = np.diff(openloop.poisson_times(1000, 60, np.random.default_rng(1)))
+    gaps = np.diff(load_plan.poisson_times(1000, 60, np.random.default_rng(1)))
     assert gaps.mean() == pytest.approx(1e-3, rel=0.03)
     assert gaps.std() == pytest.approx(1e-3, rel=0.03)
 
 
 def test_every_request_of_the_schedule_is_sent_and_answered() -> None:
     with answering(lambda n: OK) as port:
-        report = openloop.run(plan(port))
+        report = loadgen.run(plan(port))
     assert report.requests == report.good > 100
     assert (report.dropped, report.errors) == (0, 0)
     assert report.statuses == {200: report.good}
@@ -73,7 +73,7 @@ def test_every_request_of_the_schedule_is_sent_and_answered() -> None:
 
 def test_refusals_are_counted_apart_with_their_retry_after() -> None:
     with answering(lambda n: BUSY if n % 2 else OK) as port:
-        report = openloop.run(plan(port))
+        report = loadgen.run(plan(port))
     assert report.refusals == report.refusals_with_retry_after == report.statuses[503]
     assert report.good + report.refusals == report.requests
     assert set(report.refusal_ms) == set(report.latency_ms)
@@ -81,14 +81,14 @@ def test_refusals_are_counted_apart_with_their_retry_after() -> None:
 
 def test_a_closed_connection_is_a_drop_and_the_rest_goes_on() -> None:
     with answering(lambda n: None if n % 10 == 9 else OK) as port:
-        report = openloop.run(plan(port))
+        report = loadgen.run(plan(port))
     assert report.dropped > 0
     assert report.good + report.dropped == report.requests
 
 
 def test_a_silent_server_gives_drops_after_the_timeout() -> None:
     with answering(lambda n: b"") as port:
-        report = openloop.run(plan(port, rate=50.0, seconds=0.5, timeout_s=0.3))
+        report = loadgen.run(plan(port, rate=50.0, seconds=0.5, timeout_s=0.3))
     assert report.good == 0
     assert report.dropped == report.requests
 
@@ -102,7 +102,7 @@ def test_latency_counts_from_the_intended_time_when_the_server_stalls() -> None:
         return OK
 
     with answering(choose) as port:
-        report = openloop.run(plan(port, connections=1, warm_up_s=0.0, timeout_s=5.0))
+        report = loadgen.run(plan(port, connections=1, warm_up_s=0.0, timeout_s=5.0))
     assert report.latency_ms["max"] > 300
     assert report.latency_ms["p90"] > 50
     assert not report.held
@@ -112,6 +112,6 @@ def test_a_server_that_is_not_there_gives_drops_not_a_hang() -> None:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    report = openloop.run(plan(port, rate=50.0, seconds=0.3))
+    report = loadgen.run(plan(port, rate=50.0, seconds=0.3))
     assert report.good == 0
     assert report.dropped == report.requests
