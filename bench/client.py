@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import functools
 import http.client
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bench import served, v2
-from bench.peer import HOST, Request
-from bench.workloads import WORKLOADS
-
-if TYPE_CHECKING:
-    from bench.process import Server
+from bench.peer import HOST, Peer, Request
+from bench.workloads import WORKLOADS, Workload
 
 TOLERANCE = 2e-3  # batches and thread counts reorder sums; the text model pads, which moves the last digits
 TIMEOUT_S = 20
@@ -43,19 +39,18 @@ def call_grpc(port: int, message: bytes) -> bytes:
         return channel.unary_unary(v2.GRPC_PATH)(message, timeout=TIMEOUT_S)
 
 
-def first_problem(server: Server) -> str:
+def first_problem(peer: Peer, workload: Workload, port: int, grpc_port: int) -> str:
     """Why the server cannot be measured yet; empty when its answers to the first inputs are right."""
-    peer, workload = server.peer, server.workload
     try:
         if peer.ready:
-            status, _, _ = send(server.port, Request(peer.ready.format(model=workload.model), b"", method="GET"))
+            status, _, _ = send(port, Request(peer.ready.format(model=workload.model), b"", method="GET"))
             if status != 200:
                 return f"{peer.ready} answers {status}"
         for i, x in enumerate(workload.samples[:3]):
             if workload.transport == "grpc":
-                y = v2.grpc_answer(call_grpc(server.grpc_port, v2.grpc_request(workload, x, workload.model)))
+                y = v2.grpc_answer(call_grpc(grpc_port, v2.grpc_request(workload, x, workload.model)))
             else:
-                status, _, body = send(server.port, peer.request(workload, x))
+                status, _, body = send(port, peer.request(workload, x))
                 if status != 200:
                     return f"status {status}: {body[:300]!r}"
                 y = peer.answer(workload, body)

@@ -133,7 +133,7 @@ class Server:
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 raise RuntimeError(f"{self.peer.name} ended with {self.process.returncode}:\n{self.log_tail()}")
-            why = client.first_problem(self)
+            why = client.first_problem(self.peer, self.workload, self.port, self.grpc_port)
             if not why:
                 return
             time.sleep(0.2)

@@ -4,7 +4,6 @@ The first runners are started before asyncio and everything behind it is importe
 it would after a restart, so this is a head start and not a second way.
 """
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,13 +18,10 @@ from hyperion.schema.config import ControlConfig
 from hyperion.store.desired import DesiredState
 
 if TYPE_CHECKING:
-    from hyperion.control.management import Management
-
-Notify = Callable[[str], None]
-ServeApi = Callable[["Management"], Awaitable[None]]
+    from hyperion.control.serve import Notify, ServeApi
 
 
-def run(config: ControlConfig, notify: Notify, serve_api: ServeApi) -> int:
+def run(config: ControlConfig, notify: "Notify", serve_api: "ServeApi") -> int:
     """Keep what is desired true until SIGTERM; returns the exit code.
 
     READY=1 is sent once every model is either served by all gateways or found broken. Raises `HyperionError` where the

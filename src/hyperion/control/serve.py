@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from hyperion.control.apply import Applier
@@ -10,7 +11,6 @@ from hyperion.control.loop import ControlLoop
 from hyperion.control.management import Management
 from hyperion.control.observe import Observer
 from hyperion.control.plan import Machine
-from hyperion.control.process import Notify, ServeApi
 from hyperion.control.publish import Publisher
 from hyperion.control.state import Memory
 from hyperion.fleet.home import listen_unix
@@ -21,6 +21,8 @@ from hyperion.store.desired import DesiredState
 from hyperion.telemetry.logs import EventLog
 
 _API_PATIENCE_S = 2.0
+Notify = Callable[[str], None]  # takes a line for the supervisor
+ServeApi = Callable[[Management], Awaitable[None]]  # serves the management API until cancelled
 
 
 class Control:
