@@ -49,9 +49,10 @@ MAX_ELEMENTS = 2**31
 
 
 class Datatype(Struct, frozen=True):
-    """One V2 datatype. `size` is bytes per element (0: BYTES, it varies); `dtype` is numpy's name of how it views the bytes
-    (BF16 as uint16, BYTES as object); `code` is the struct letter of one element ("" where struct has none); `kind` says what
-    its elements are in JSON: f numbers, i and u integers, b booleans, s strings, "" that it has no JSON form."""
+    """One V2 datatype. `size` is bytes per element (0: BYTES, it varies); `dtype` is numpy's name of how it views the
+    bytes (BF16 as uint16, BYTES as object); `code` is the struct letter of one element ("" where struct has none);
+    `kind` says what its elements are in JSON: f numbers, i and u integers, b booleans, s strings, "" that it has no
+    JSON form."""
 
     name: str
     size: int
