@@ -56,7 +56,11 @@ def test_who_is_refused(state: QueueState, budget_ms: int, reason: str) -> None:
 
 
 def test_a_pace_that_was_seen_counts_more_than_what_the_model_alone_would_take() -> None:
-    assert expected_wait_ns(QueueState(16, 8, 2, 100, 8, 3.0 * MS), FLAT) == 25 * 3 * MS
+    assert expected_wait_ns(QueueState(32, 8, 2, 100, 8, 3.0 * MS), FLAT) == 41 * 3 * MS
+
+
+def test_a_pace_does_not_count_for_a_queue_that_the_replicas_could_take_at_once() -> None:
+    assert expected_wait_ns(QueueState(31, 8, 2, 100, 8, 3.0 * MS), FLAT) == 5 * 10 * MS / 2
 
 
 @given(STATES, CURVES, st.integers(0, 10**12))

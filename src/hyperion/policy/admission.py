@@ -13,6 +13,8 @@ from hyperion.policy.latency import LatencyCurve, expect
 
 BUDGET_SHARE: Final = 0.6  # of its time that a request may be expected to wait; predictions err, and answers take time
 
+BATCHES_AT_HAND: Final = 2  # per replica: one that it computes, one that lies ready
+
 
 class QueueState(Struct, frozen=True, gc=False):
     """What one gateway knows of a version's queue: rows that wait, rows being computed, replicas that answer, and the
@@ -28,10 +30,14 @@ class QueueState(Struct, frozen=True, gc=False):
 
 def expected_wait_ns(state: QueueState, curve: LatencyCurve) -> float:
     """Nanoseconds until a request that joins now has been computed: the rows ahead of it at the pace that was seen, or
-    full batches of them, shared by the replicas, as long as no pace was."""
-    if state.row_ns:
-        return (state.queued_rows + state.running_rows + 1) * state.row_ns
+    full batches of them, shared by the replicas, as long as no pace was.
+
+    The pace does not count for a queue that the replicas could take at once: it holds the gateway's own pauses, and a
+    queue that is too short to last through these would make the pace slow, and then be kept short because it is.
+    """
     batch = state.max_batch_rows
+    if state.row_ns and state.queued_rows >= BATCHES_AT_HAND * batch * state.replicas:
+        return (state.queued_rows + state.running_rows + 1) * state.row_ns
     batches = (state.queued_rows + state.running_rows) // batch + 1
     return batches * expect(curve, min(batch, state.queued_rows + 1)) / max(state.replicas, 1)
 
