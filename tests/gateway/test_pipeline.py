@@ -44,7 +44,7 @@ async def test_a_call_for_a_model_or_version_that_is_not_there_fails_and_makes_n
                 (error,) = submit(gateway, InferenceCall(model, version, "", (ONE,))).errors
                 assert error.code == "unknown_model"
         series = gateway.metrics.collect().counters["hyperion_requests_total"]
-        assert series == {("", "", "http", "404"): 5.0, ("obedient", "", "http", "404"): 5.0}
+        assert series == {("other", "other", "http", "404"): 5.0, ("obedient", "other", "http", "404"): 5.0}
 
 
 @on_uvloop

@@ -19,7 +19,7 @@ from hyperion.schema.errors import HyperionError, NotReady, Overloaded
 from hyperion.schema.events import BatchRecord, RequestRecord
 from hyperion.schema.snapshot import ModelState, ServedVersion
 from hyperion.telemetry.logs import EventLog
-from hyperion.telemetry.metrics import Metrics
+from hyperion.telemetry.metrics import OTHER, Metrics
 
 OK = "ok"
 SHED = frozenset(("overloaded", "not_ready", "rate_limited", "deadline_exceeded"))
@@ -153,8 +153,8 @@ class Pipeline:
 
     def refused(self, protocol: str, model: str, request_id: str, received_ns: int, error: HyperionError) -> None:
         """Records a request that ended at the edge: it could not be decoded, or `find` refused it."""
-        known = model if model in self._router.table.models else ""
-        self._record(known, "", protocol, request_id, time.monotonic_ns() - received_ns, error, 0, 0, 0)
+        known = model if model in self._router.table.models else OTHER
+        self._record(known, OTHER, protocol, request_id, time.monotonic_ns() - received_ns, error, 0, 0, 0)
 
     def finished(
         self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int, now_ns: int
@@ -193,11 +193,11 @@ class Pipeline:
         )
 
     def _labels_of(self, pending: PendingCall) -> tuple[str, str]:
-        """Model and version as metrics show them; "" for what is not served."""
+        """Model and version as metrics show them; `other` for what is not served."""
         call = pending.call
         route = self._router.table.models.get(call.model)
         if route is None:
-            return "", ""
+            return OTHER, OTHER
         return call.model, call.version or route.default.served.version
 
     def _record(
