@@ -9,9 +9,9 @@ from msgspec import Raw, Struct
 from hyperion.schema.call import NO_PARAMETERS, Buffer, InferenceCall, Tensor
 from hyperion.schema.errors import MalformedRequest, Unsupported
 from hyperion.schema.model import Signature
+from hyperion.wire.envelope import decode_envelope
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.parameters import Parameters, check_parameter_count
-from hyperion.wire.signature_values import decode_envelope
 from hyperion.wire.table import tensors_of_csv, tensors_of_frame_records, tensors_of_split
 from hyperion.wire.v1 import decode_columns, decode_instances, encode_predict
 

@@ -17,8 +17,8 @@ from msgspec import Raw, Struct
 
 from hyperion.schema.call import NO_PARAMETERS, Buffer, InferenceCall, Tensor
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
+from hyperion.wire.envelope import decode_envelope
 from hyperion.wire.json_data import parse_data
-from hyperion.wire.json_depth import check_depth
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.oip_answer import (
     ALL_JSON,
@@ -137,14 +137,8 @@ def decode_infer(
 
 def _decode_again(body: Buffer, limits: WireLimits) -> _Request:
     """Decode a body that the strict decoder refused: with unknown members ignored, or to say what is wrong."""
-    check_depth(body, limits.max_json_depth)
-    try:
-        request: _Request = _decode_tolerant(body)
-        return request
-    except msgspec.ValidationError as error:
-        raise MalformedRequest(f"not an inference request: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedRequest(f"the body is not JSON: {error}") from None
+    request: _Request = decode_envelope(_decode_tolerant, body, limits, "an inference request")
+    return request
 
 
 def _decode_large(

@@ -8,10 +8,9 @@ import orjson
 from msgspec import Raw, Struct
 
 from hyperion.schema.call import Buffer
-from hyperion.schema.errors import MalformedRequest, TooLarge
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.snapshot import ModelState
-from hyperion.wire.json_depth import check_depth
+from hyperion.wire.envelope import decode_envelope
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.parameters import Parameters
 
@@ -21,6 +20,9 @@ EXTENSIONS = (
     "generate",
     "parameters",
 )
+
+
+_REQUEST = "a repository request"
 
 
 class _IndexRequest(Struct):
@@ -67,21 +69,9 @@ def encode_index(states: Iterable[ModelState]) -> bytes:
 
 def decode_index_request(body: Buffer, limits: WireLimits) -> bool:
     """If only ready models are asked for. An empty body asks for all. Raises MalformedRequest, TooLarge."""
-    return _decode(_decode_index, body, limits).ready if len(body) else False
+    return decode_envelope(_decode_index, body, limits, _REQUEST).ready if len(body) else False
 
 
 def decode_repository_parameters(body: Buffer, limits: WireLimits) -> Parameters:
     """The parameters of a load or unload request; an empty body has none. Raises MalformedRequest, TooLarge."""
-    return (_decode(_decode_repository, body, limits).parameters or {}) if len(body) else {}
-
-
-def _decode(decode: Any, body: Buffer, limits: WireLimits) -> Any:
-    if len(body) > limits.max_body_bytes:
-        raise TooLarge(f"the body has {len(body)} bytes, at most {limits.max_body_bytes} are allowed")
-    check_depth(body, limits.max_json_depth)
-    try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        raise MalformedRequest(f"not a repository request: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedRequest(f"the body is not JSON: {error}") from None
+    return (decode_envelope(_decode_repository, body, limits, _REQUEST).parameters or {}) if len(body) else {}

@@ -13,12 +13,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from hyperion.schema.call import Buffer, Tensor
+from hyperion.schema.call import Tensor
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.wire.bytes_elements import encode_elements
 from hyperion.wire.json_data import check_row_count, flatten, nesting, parse_any
-from hyperion.wire.json_depth import check_depth
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.tensor import datatype_of
 
@@ -37,19 +36,6 @@ def _text_decoders() -> tuple[Any, ...]:
 
 
 _TEXT_DECODERS = _text_decoders()
-
-
-def decode_envelope(decode: Any, body: Buffer, limits: WireLimits, what: str) -> Any:
-    """`decode(body)` after the size and depth of the body were checked; its errors as MalformedRequest, TooLarge."""
-    if len(body) > limits.max_body_bytes:
-        raise TooLarge(f"the body has {len(body)} bytes, at most {limits.max_body_bytes} are allowed")
-    check_depth(body, limits.max_json_depth)
-    try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        raise MalformedRequest(f"not {what}: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedRequest(f"the body is not JSON: {error}") from None
 
 
 def parse_values(spec: TensorSpec, text: bytes, limits: WireLimits) -> tuple[tuple[int, ...], bytes]:
