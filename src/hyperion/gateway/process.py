@@ -83,6 +83,7 @@ class Gateway:
         )
         self._pipeline.starting = True
         self._metrics.add_gauges(self._pipeline.gauges)
+        self._answering = asyncio.Event()  # every model does, for the first time
         self._limits = WireLimits(max_body_bytes=config.max_body_bytes)
         routes = HttpRoutes(self._pipeline, self._limits, self._siblings.scrape, self._log)
         self._edge = HttpEdge(config, routes.serve, self._pipeline.new_request_id, routes.record_refusal)
@@ -158,16 +159,18 @@ class Gateway:
     async def _give_way(self, leaving: asyncio.Event) -> None:
         """Returns when the models answer, or are not worth waiting for any more. HTTP answers meanwhile, but nobody is
         told that this worker is ready."""
-        loop = asyncio.get_running_loop()
-        ends_s = loop.time() + GIVE_WAY_S
-        while not (leaving.is_set() or self._pipeline.are_models_ready() or loop.time() > ends_s):
-            await asyncio.sleep(DEADLINE_LOOK_S)
+        waits = [asyncio.ensure_future(event.wait()) for event in (leaving, self._answering)]
+        await asyncio.wait(waits, timeout=GIVE_WAY_S, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
         await asyncio.sleep(FIRST_CALLER_S)
 
     async def _look_at_deadlines(self) -> None:
         while True:
             await asyncio.sleep(DEADLINE_LOOK_S)
             self._pipeline.look_at_deadlines()
+            if not self._answering.is_set() and self._pipeline.are_models_ready():
+                self._answering.set()
 
     async def _tick(self) -> None:
         while True:
