@@ -1,4 +1,4 @@
-"""What open-loop load is to send and when, and what became of it. Used by `loadgen`, `hyperion bench` and the benchmarks.
+"""What open-loop load is to send and when, and what became of it. For `loadgen`, `hyperion bench` and the benchmarks.
 
 Like `loadgen` it imports nothing but numpy and the standard library, so that the benchmarks' environment can use it.
 
