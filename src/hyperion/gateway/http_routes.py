@@ -18,7 +18,14 @@ from hyperion.gateway.inflate import inflate
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.pool import VersionPool
 from hyperion.schema.call import InferenceCall
-from hyperion.schema.errors import HyperionError, InternalError, MalformedRequest, MethodNotAllowed, UnknownModel
+from hyperion.schema.errors import (
+    HyperionError,
+    InternalError,
+    MalformedRequest,
+    MethodNotAllowed,
+    TooLarge,
+    UnknownModel,
+)
 from hyperion.telemetry.logs import EventLog
 from hyperion.wire.generate import decode_generate, encode_generate
 from hyperion.wire.invocations import decode_invocations
@@ -96,12 +103,27 @@ class HttpRoutes:
                 exchange.body = inflate(exchange.body, encoding, self._limits.max_body_bytes)
             elif type(exchange.body) is not bytes and not _takes_views(exchange, target):
                 exchange.body = bytes(exchange.body)  # what reads JSON wants it so; binary tensors stay where they are
+            if len(exchange.body) > self._limits.max_text_bytes:
+                self._check_text(exchange, target)
             self._handlers[target.route](exchange, target)
         except HyperionError as error:
             self.refuse(exchange, error)
         except Exception as error:  # a bug of ours must cost this request only
             self._log.write("error", "request failed", request_id=exchange.request_id, error=repr(error))
             self.refuse(exchange, InternalError(f"an internal error; quote request id {exchange.request_id}"))
+
+    def _check_text(self, exchange: Exchange, target: Target) -> None:
+        """Raises TooLarge where more text would have to be parsed than the other connections can wait for."""
+        size, most = len(exchange.body), self._limits.max_text_bytes
+        if _takes_views(exchange, target):
+            size = _number(
+                exchange.headers[b"inference-header-content-length"], "inference-header-content-length", size
+            )
+        if size > most:
+            raise TooLarge(
+                f"{size} bytes of JSON or CSV are over the limit of {most}; send large tensors with the binary "
+                "extension (Inference-Header-Content-Length) or over gRPC"
+            )
 
     def refuse(self, exchange: Exchange, error: HyperionError) -> None:
         """Records and answers a request that never became a call."""

@@ -6,7 +6,9 @@ from msgspec import Struct
 class WireLimits(Struct, frozen=True):
     """Bounds of one request. A decoder checks each of them before it allocates what it bounds.
 
-    `max_body_bytes` is for the whole body after decompression. `max_tensors` bounds inputs and requested outputs each.
+    `max_body_bytes` is for the whole body after decompression, `max_text_bytes` for what of it is JSON or CSV: parsing
+    that holds up everybody else (the gateway checks it, ADR 0009). `max_tensors` bounds inputs and requested outputs
+    each.
     `max_elements` bounds one tensor whatever its encoding; `max_json_elements` bounds a tensor that comes as JSON text,
     which costs up to 40 bytes of memory per element while it is parsed (binary tensors cost none).
     `max_json_rows` bounds what becomes a Python object each, at some microseconds: BYTES elements, rows, CSV lines.
@@ -14,6 +16,7 @@ class WireLimits(Struct, frozen=True):
     """
 
     max_body_bytes: int = 64 * 1024 * 1024
+    max_text_bytes: int = 16 * 1024 * 1024
     max_tensors: int = 64
     max_rank: int = 8
     max_elements: int = 2**31
