@@ -250,7 +250,7 @@ async def test_a_request_that_could_not_be_computed_in_time_is_not_let_into_the_
         with await gateway.connect() as client:
             client.send(*(infer("x", x_request_timeout_ms=30_000) for _ in range(5)))
             await held.queued(5)
-            answer = await gateway.ask(infer("late", x_request_timeout_ms=13_000))  # 8 s are more than 60 % of that
+            answer = await gateway.ask(infer("late", x_request_timeout_ms=13_000))  # 8 s are more than half of that
             assert (answer.status, answer.error) == (
                 503,
                 'model "obedient" is overloaded: the queue is longer than the deadline allows',
