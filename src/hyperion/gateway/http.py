@@ -6,7 +6,6 @@ headers. This file adds the limits that llhttp does not have. Made by `gateway/p
 """
 
 import asyncio
-import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,9 +13,9 @@ from email.utils import formatdate
 from typing import Final, cast
 
 import httptools
-from msgspec import Struct
 
 from hyperion.gateway.http_exchange import Exchange
+from hyperion.gateway.http_known import KnownHead, clean_id, find_body, learn_head
 from hyperion.gateway.large_body import SMALLEST_BYTES, BodyMemory, BodyReceiver
 from hyperion.schema.call import Buffer
 from hyperion.schema.config import GatewayConfig
@@ -38,9 +37,7 @@ FEED_BYTES: Final = 64 << 10
 MAX_BUFFERED_BYTES: Final = 2 << 30  # bodies that are still arriving, over all connections
 LINGER_S: Final = 2.0
 PROGRESS_BYTES: Final = 64 << 10  # a body that gains this much within the timeout is not slow
-MAX_LENGTH_DIGITS: Final = 12
 MAX_VOID_BYTES: Final = 64 << 10  # trailers and chunk extensions in a row, without a byte of body
-UNUSUAL: Final = frozenset((b"connection", b"expect", b"upgrade", b"transfer-encoding"))
 ONCE: Final = frozenset((b"host", b"inference-header-content-length", b"authorization", b"content-encoding"))
 
 
@@ -91,34 +88,6 @@ class HttpEdge:
         self.look_if_empty()
         for connection in tuple(self.connections):
             connection.close_if_idle()
-
-
-class KnownHead(Struct, frozen=True, gc=False):
-    """A request head that llhttp accepted, cut around the digits of its content-length."""
-
-    before: bytes
-    after: bytes
-    method: bytes
-    path: bytes
-    headers: dict[bytes, bytes]
-    request_id: str
-
-
-def learn_head(data: bytes, method: bytes, path: bytes, headers: dict[bytes, bytes]) -> KnownHead | None:
-    """The head of a request that came whole in `data` and alone, or None where it is not of the usual kind."""
-    length = headers.get(b"content-length")
-    end = data.find(b"\r\n\r\n") + 4
-    if length is None or end < 4 or len(data) - end != int(length) or not UNUSUAL.isdisjoint(headers):
-        return None
-    found = re.search(rb"\r\ncontent-length:[ \t]*", data[:end], re.IGNORECASE)
-    if found is None:
-        return None
-    start = found.end()
-    after = data[start + len(length) : end]
-    if not after.startswith(b"\r\n"):
-        return None
-    given = headers.get(b"x-request-id")
-    return KnownHead(data[:start], after, method, path, headers, clean_id(given) if given else "")
 
 
 class HttpConnection(asyncio.Protocol):
@@ -299,20 +268,12 @@ class HttpConnection(asyncio.Protocol):
         self._parser, method = httptools.HttpRequestParser(self), self._parser.get_method()
         self._feed(b"%b %b HTTP/1.1\r\n%bconnection: close\r\n\r\n%b" % (method, self._url, b"".join(lines), rest))
 
-    def _serve_known(self, known: "KnownHead", data: bytes) -> bool:
+    def _serve_known(self, known: KnownHead, data: bytes) -> bool:
         """Serves `data` if it is one whole request whose head differs from an earlier one of this connection in its
         length only: what llhttp said of that head holds for this one. Spares the usual keep-alive client a third of the
         parsing."""
-        if not data.startswith(known.before):
-            return False
-        start = len(known.before)
-        stop = data.find(b"\r", start, start + MAX_LENGTH_DIGITS)
-        length = data[start:stop]
-        if stop < 0 or not length.isdigit() or not data.startswith(known.after, stop):
-            return False
-        body_start = stop + len(known.after)
-        size = int(length)
-        if len(data) - body_start != size or size > self.edge.config.max_body_bytes or self.edge.draining:
+        body_start = find_body(known, data, self.edge.config.max_body_bytes)
+        if not body_start or self.edge.draining:
             return False
         self.http_11 = True
         exchange = Exchange(
@@ -573,13 +534,3 @@ class HttpConnection(asyncio.Protocol):
         """Closes unless a request is arriving or being answered."""
         if not self._exchanges and self._exchange is None and not self._in_head and self._transport is not None:
             self._close()
-
-
-def clean_id(given: bytes) -> str:
-    """A caller's request id if it is safe to repeat in headers and logs, else "".
-
-    >>> clean_id(b"abc-1"), clean_id(b"a b")
-    ('abc-1', '')
-    """
-    text = given.decode("latin-1")
-    return text if len(text) <= 128 and text.isascii() and text.isprintable() and " " not in text else ""

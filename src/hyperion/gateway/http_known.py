@@ -1,0 +1,66 @@
+"""Request heads that llhttp has accepted before on the same connection, to tell the next one by. Called by
+`gateway/http`.
+
+A client that keeps its connection sends the same head with every request, but for the length of the body. What llhttp
+said of the first one holds for the next: only the digits are looked at. Pure.
+"""
+
+import re
+from typing import Final
+
+from msgspec import Struct
+
+MAX_LENGTH_DIGITS: Final = 12
+UNUSUAL: Final = frozenset((b"connection", b"expect", b"upgrade", b"transfer-encoding"))
+
+
+class KnownHead(Struct, frozen=True, gc=False):
+    """A request head that llhttp accepted, cut around the digits of its content-length."""
+
+    before: bytes
+    after: bytes
+    method: bytes
+    path: bytes
+    headers: dict[bytes, bytes]
+    request_id: str
+
+
+def learn_head(data: bytes, method: bytes, path: bytes, headers: dict[bytes, bytes]) -> KnownHead | None:
+    """The head of a request that came whole in `data` and alone, or None where it is not of the usual kind."""
+    length = headers.get(b"content-length")
+    end = data.find(b"\r\n\r\n") + 4
+    if length is None or end < 4 or len(data) - end != int(length) or not UNUSUAL.isdisjoint(headers):
+        return None
+    found = re.search(rb"\r\ncontent-length:[ \t]*", data[:end], re.IGNORECASE)
+    if found is None:
+        return None
+    start = found.end()
+    after = data[start + len(length) : end]
+    if not after.startswith(b"\r\n"):
+        return None
+    given = headers.get(b"x-request-id")
+    return KnownHead(data[:start], after, method, path, headers, clean_id(given) if given else "")
+
+
+def find_body(known: KnownHead, data: bytes, max_body_bytes: int) -> int:
+    """Where the body begins if `data` is one whole request with that head, but for the length; else 0."""
+    if not data.startswith(known.before):
+        return 0
+    start = len(known.before)
+    stop = data.find(b"\r", start, start + MAX_LENGTH_DIGITS)
+    length = data[start:stop]
+    if stop < 0 or not length.isdigit() or not data.startswith(known.after, stop):
+        return 0
+    body_start = stop + len(known.after)
+    size = int(length)
+    return body_start if len(data) - body_start == size and size <= max_body_bytes else 0
+
+
+def clean_id(given: bytes) -> str:
+    """A caller's request id if it is safe to repeat in headers and logs, else "".
+
+    >>> clean_id(b"abc-1"), clean_id(b"a b")
+    ('abc-1', '')
+    """
+    text = given.decode("latin-1")
+    return text if len(text) <= 128 and text.isascii() and text.isprintable() and " " not in text else ""
