@@ -97,7 +97,6 @@ async def measure(connections: int, rounds: int) -> float:
 
 if __name__ == "__main__":
     import numpy as np  # noqa: F401  (the gateway has it once its first answers are out, and writes outputs with it)
-
     import uvloop
 
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
