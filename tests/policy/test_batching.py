@@ -13,10 +13,11 @@ from hyperion.policy.batching import (
     BatchLimits,
     BatchPlan,
     hold_ns,
+    open_for_ns,
     plan_batch,
     virtual_deadline,
 )
-from hyperion.policy.latency import LatencyCurve, expect
+from hyperion.policy.latency import LatencyCurve, expect, observe
 
 MS = 1_000_000
 FAR = 10**15
@@ -166,3 +167,20 @@ def test_a_lower_priority_waits_longer_but_not_for_ever(one_ns: int, other_ns: i
 )
 def test_how_long_a_batch_is_held_back(queued: int, delay_ns: int, now_ns: int, held_ns: int) -> None:
     assert hold_ns(queued, 8, 100, delay_ns, now_ns) == held_ns
+
+
+@pytest.mark.parametrize(
+    ("takes_ms", "since_ms", "open_ms"),
+    [
+        (10, 0, 9),  # nothing is gained by closing it 9 ms before it can be computed
+        (10, 8, 1),
+        (10, 9, 0),
+        (10, 20, 0),
+        (0.5, 0, 0),  # a short batch: send the next one at once
+    ],
+)
+def test_the_next_batch_stays_open_until_the_one_before_is_nearly_done(
+    takes_ms: float, since_ms: int, open_ms: int
+) -> None:
+    curve = observe(LatencyCurve(), 4, takes_ms * MS)
+    assert open_for_ns(curve, 4, 1_000 * MS, (1_000 + since_ms) * MS) == open_ms * MS

@@ -4,7 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.latency import BUCKETS, LatencyCurve, bucket_of, expect, fit_prior, observe, observe_pace
+from hyperion.policy.latency import (
+    BUCKETS,
+    LatencyCurve,
+    bucket_of,
+    expect,
+    expect_soonest,
+    fit_prior,
+    observe,
+    observe_pace,
+)
 
 ROWS = st.integers(1, 1 << 20)
 TOOK_NS = st.floats(1.0, 1e12)
@@ -105,3 +114,17 @@ def test_the_pace_stays_between_the_fastest_and_the_slowest_batch(batches: list[
         pace = observe_pace(pace, rows, took_ns)
     seen = [took_ns / rows for rows, took_ns in batches]
     assert min(seen) * (1 - 1e-9) <= pace <= max(seen) * (1 + 1e-9)
+
+
+def test_the_soonest_end_is_a_deviation_before_the_mean_and_never_in_the_past() -> None:
+    steady = observe(LatencyCurve(), 8, 4_000_000)
+    assert expect_soonest(steady, 8) == 4_000_000
+    shaky = observe(observe(steady, 8, 8_000_000), 8, 1_000_000)
+    assert 0 < expect_soonest(shaky, 8) < 4_000_000
+    assert expect_soonest(shaky, 8) < expect(shaky, 8)
+    wild = observe(observe(LatencyCurve(), 8, 1), 8, 10**9)
+    assert expect_soonest(wild, 8) == 0.0
+
+
+def test_the_soonest_end_of_a_batch_never_seen_is_half_of_the_prior() -> None:
+    assert expect_soonest(LatencyCurve(slope_ns=10.0, base_ns=100.0), 10) == 100.0

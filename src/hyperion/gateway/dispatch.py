@@ -74,6 +74,7 @@ class ReplicaLink(asyncio.Protocol):
         self.name = name
         self.ready = False
         self.held_rows = 0
+        self._freed_ns = 0
         self.memory_bytes = 0
         self._ring = ring
         self._outcomes = outcomes
@@ -161,6 +162,13 @@ class ReplicaLink(asyncio.Protocol):
         batch.sent_ns = time.monotonic_ns()
         self._transport.write(encode_frame(PREDICT, batch.id, header, inline))
 
+    def computing(self) -> tuple[int, int] | None:
+        """Rows of the batch that it computes, and since when (monotonic ns); None where it holds none."""
+        for batch in self._held.values():
+            if not batch.stream:
+                return batch.rows, max(batch.sent_ns, self._freed_ns)
+        return None
+
     def cancel_stream(self, pending: PendingCall) -> None:
         """Tells the runner that nobody waits for this stream."""
         for batch in self._held.values():
@@ -217,7 +225,7 @@ class ReplicaLink(asyncio.Protocol):
         """One outcome per caller of the batch."""
         result: Result = frame.header
         self.memory_bytes = result.memory_bytes or self.memory_bytes
-        batch.back_ns = time.monotonic_ns()
+        batch.back_ns = self._freed_ns = time.monotonic_ns()
         calls = batch.calls
         if result.failures:
             failures = {failure.index: failure for failure in result.failures}

@@ -15,7 +15,7 @@ from hyperion.gateway.connect import keep_connected
 from hyperion.gateway.dispatch import Batch, ReplicaLink, internal_error
 from hyperion.gateway.pending import UNHEARD, PendingCall
 from hyperion.policy.admission import QueueState
-from hyperion.policy.batching import BatchLimits, hold_ns
+from hyperion.policy.batching import BatchLimits, hold_ns, open_for_ns
 from hyperion.policy.crash import plan_after_crash
 from hyperion.policy.latency import LatencyCurve, fit_prior, observe, observe_pace
 from hyperion.schema.call import InferenceAnswer, Tensor
@@ -66,6 +66,7 @@ class VersionPool:
         self._backlog_ns = 0  # when the last batch came back, if it left a backlog
         self._retired = False
         self._pump_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._connectors = [
             self._loop.create_task(keep_connected(replica, slot_bytes, self, self._links))
@@ -129,10 +130,10 @@ class VersionPool:
         self._pump_scheduled = False
         queue = self._queue
         while queue.rows:
-            link = self._pick_link()
+            now_ns = time.monotonic_ns()
+            link = self._pick_link(now_ns)
             if link is None:
                 return
-            now_ns = time.monotonic_ns()
             if self._max_delay_ns:
                 oldest_ns = min(pending.received_ns for pending in queue)
                 held_ns = hold_ns(queue.rows, self._limits.max_rows, oldest_ns, self._max_delay_ns, now_ns)
@@ -148,13 +149,28 @@ class VersionPool:
                 break
         self._close_if_drained()
 
-    def _pick_link(self) -> ReplicaLink | None:
-        """The replica with credit that holds the fewest rows."""
+    def _pick_link(self, now_ns: int) -> ReplicaLink | None:
+        """The replica with credit that holds the fewest rows. One that computes is left alone until it is nearly done,
+        unless a full batch waits; then the pump runs again."""
         best: ReplicaLink | None = None
+        full = self._queue.rows >= self._limits.max_rows
+        soonest_ns = 0
         for link in self._links.values():
-            if link.has_credit and (best is None or link.held_rows < best.held_rows):
+            if not link.has_credit or (best is not None and link.held_rows >= best.held_rows):
+                continue
+            computing = None if full else link.computing()
+            open_ns = 0 if computing is None else open_for_ns(self.curve, *computing, now_ns)
+            if not open_ns:
                 best = link
+            elif not soonest_ns or open_ns < soonest_ns:
+                soonest_ns = open_ns
+        if best is None and soonest_ns and self._timer is None:
+            self._timer = self._loop.call_later(soonest_ns / 1e9, self._wake)
         return best
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._pump()
 
     # --- outcomes, from the links ---
 
@@ -304,6 +320,8 @@ class VersionPool:
         if self.closed.is_set():
             return
         self.closed.set()
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._connectors:
             task.cancel()
         self._retired = True

@@ -10,11 +10,12 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from hyperion.policy.latency import LatencyCurve, expect
+from hyperion.policy.latency import LatencyCurve, expect, expect_soonest
 
 AGEING_NS = 5_000_000_000  # one step of priority is worth this much waiting
 LOWEST_PRIORITY = 9
 NEVER_NS = 1 << 63
+LEAD_NS = 1_000_000  # to form a batch, send it, and be read: timers fire up to a millisecond late
 
 
 class Waiting(Protocol):
@@ -98,6 +99,17 @@ def plan_batch(waiting: Iterable[Waiting], now_ns: int, curve: LatencyCurve, lim
         position, trial_rows = trial
         return BatchPlan(position + 1, trial_rows, tuple(late[:position]))
     return BatchPlan(seen, rows, tuple(late))
+
+
+def open_for_ns(curve: LatencyCurve, computing_rows: int, started_ns: int, now_ns: int) -> int:
+    """How long the next batch of a replica stays open for newcomers while it computes one of `computing_rows` rows
+    since `started_ns`: until shortly before that one can be done, so that the replica never waits and nobody is tied to
+    a batch too early. 0 means to send it now.
+
+    >>> open_for_ns(LatencyCurve(base_ns=10e6), 1, 0, 0), open_for_ns(LatencyCurve(base_ns=1e6), 1, 0, 0)
+    (4000000, 0)
+    """
+    return max(0, int(started_ns + expect_soonest(curve, computing_rows) - LEAD_NS - now_ns))
 
 
 def hold_ns(queued_rows: int, max_rows: int, oldest_ns: int, max_delay_ns: int, now_ns: int) -> int:

@@ -79,6 +79,20 @@ def expect(curve: LatencyCurve, rows: int) -> float:
     return float(mean + curve.variance[bucket] ** 0.5)
 
 
+def expect_soonest(curve: LatencyCurve, rows: int) -> float:
+    """Nanoseconds that a batch of `rows` takes at least, as far as one can count on it: its bucket's mean less one
+    deviation, else half of the prior.
+
+    >>> expect_soonest(LatencyCurve(slope_ns=10.0, base_ns=5.0), 2)
+    12.5
+    """
+    bucket = bucket_of(rows)
+    mean = curve.mean_ns[bucket]
+    if mean == 0.0:
+        return float(curve.slope_ns * rows + curve.base_ns) / 2
+    return max(0.0, float(mean - curve.variance[bucket] ** 0.5))
+
+
 def observe_pace(row_ns: float, rows: int, took_ns: float) -> float:
     """Moving mean of the nanoseconds per row that the replicas need together, after one more batch of `rows` that came
     back `took_ns` after the one before. Only for times when they never paused: then it holds everything that costs
