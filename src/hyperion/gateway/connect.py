@@ -8,8 +8,8 @@ from typing import Final
 from hyperion.gateway.dispatch import Outcomes, ReplicaLink
 from hyperion.gateway.ring import Ring
 from hyperion.schema.snapshot import Replica
+from hyperion.wire.frame import GREETING
 
-GREETING: Final = b"HYPERION"
 RECONNECT_S: Final = (0.01, 0.02, 0.05, 0.1, 0.25)
 
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from hyperion.gateway.pending import PendingCall
-from hyperion.gateway.ring import ALIGNMENT, SLOTS, Ring
+from hyperion.gateway.ring import SLOTS, Ring
 from hyperion.schema.call import Buffer, Tensor
 from hyperion.schema.errors import HyperionError, InternalError, ModelFailed
 from hyperion.wire.frame import (
+    ALIGNMENT,
     CANCEL,
     HELLO,
     INLINE,

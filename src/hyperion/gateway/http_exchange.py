@@ -18,7 +18,6 @@ from hyperion.wire.oip_answer import AnswerFormat, encode_answer, encode_error
 
 JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
-EVENTS: Final = b"text/event-stream"
 MAX_UNSENT_BYTES: Final = 8 << 20  # of a stream whose caller does not read
 MAX_HEADS: Final = 1024
 

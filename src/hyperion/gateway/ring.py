@@ -14,7 +14,6 @@ from hyperion.wire.frame import MARK
 
 SLOTS: Final = 2  # one batch computes, the next one waits in the runner's socket
 PAGE: Final = 4096
-ALIGNMENT: Final = 64
 _F_ADD_SEALS: Final = 1033
 _SEALS: Final = 0x0001 | 0x0002 | 0x0004  # no more seals, no shrinking, no growing
 

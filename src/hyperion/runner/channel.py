@@ -14,6 +14,8 @@ from typing import Final
 
 from hyperion.schema.call import Buffer, Tensor
 from hyperion.wire.frame import (
+    ALIGNMENT,
+    GREETING,
     INLINE,
     INLINE_LIMIT_BYTES,
     MARK,
@@ -27,9 +29,7 @@ from hyperion.wire.frame import (
     read_tensors,
 )
 
-GREETING: Final = b"HYPERION"
 SEND_TIMEOUT_S: Final = 30
-ALIGNMENT: Final = 64
 RECEIVE_BYTES: Final = 1 << 18
 
 

@@ -18,6 +18,8 @@ from hyperion.schema.model import Signature
 
 PROTOCOL: Final = 1
 MARK: Final = struct.Struct("<Q")  # at the ring's start: the id of the batch that the runner computes now
+GREETING: Final = b"HYPERION"  # a gateway's first bytes on a connection; the ring's descriptor comes with them
+ALIGNMENT: Final = 64  # of each tensor in the ring
 PREFIX: Final = struct.Struct("<IIQI")  # bytes after the prefix, bytes of the header, id of the batch, kind
 HELLO: Final = 1
 PREDICT: Final = 2
