@@ -8,7 +8,6 @@ it is.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
-from msgspec import Struct
 
 from hyperion.gateway.http_status import STATUS, status_line
 from hyperion.gateway.pending import PendingCall
@@ -43,28 +42,68 @@ class Connection(Protocol):
     def abort(self, _reason: str) -> None: ...
 
 
-class Exchange(Struct, eq=False):
+class Exchange:
     """A request that is being answered. `encode` is how this route writes an answer where it is not V2, `encode_event`
     where it is a stream; `chunked` says if the end of that stream can be told without closing the connection. `out` is
     what was written before its turn (None: nothing)."""
 
-    connection: Connection
-    method: bytes
-    path: bytes
-    headers: dict[bytes, bytes]
-    received_ns: int
-    request_id: str = ""
-    body: Buffer = b""
-    keep_alive: bool = True
-    model: str = ""
-    format: AnswerFormat | None = None
-    encode: Encode | None = None
-    encode_event: Encode | None = None
-    chunked: bool = False
-    pending: PendingCall | None = None
-    out: list[bytes] | None = None
-    started: bool = False
-    ended: bool = False
+    __slots__ = (
+        "body",
+        "chunked",
+        "connection",
+        "encode",
+        "encode_event",
+        "ended",
+        "format",
+        "headers",
+        "keep_alive",
+        "method",
+        "model",
+        "out",
+        "path",
+        "pending",
+        "received_ns",
+        "request_id",
+        "started",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        method: bytes,
+        path: bytes,
+        headers: dict[bytes, bytes],
+        received_ns: int,
+        request_id: str = "",
+        body: Buffer = b"",
+        keep_alive: bool = True,
+        model: str = "",
+        format: AnswerFormat | None = None,
+        encode: Encode | None = None,
+        encode_event: Encode | None = None,
+        chunked: bool = False,
+        pending: PendingCall | None = None,
+        out: list[bytes] | None = None,
+        started: bool = False,
+        ended: bool = False,
+    ) -> None:
+        self.connection = connection
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.received_ns = received_ns
+        self.request_id = request_id
+        self.body = body
+        self.keep_alive = keep_alive
+        self.model = model
+        self.format = format
+        self.encode = encode
+        self.encode_event = encode_event
+        self.chunked = chunked
+        self.pending = pending
+        self.out = out
+        self.started = started
+        self.ended = ended
 
     # --- Reply ---
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from msgspec import Struct
 
 from hyperion.schema.call import InferenceAnswer, InferenceCall
 from hyperion.schema.errors import HyperionError
@@ -35,28 +34,64 @@ class Unheard:
 UNHEARD: Reply = Unheard()
 
 
-class PendingCall(Struct, eq=False):
+class PendingCall:
     """One admitted call. Mutable, owned by the event loop; it ends exactly once, and `done` says that it has.
 
     `rows` and `size_bytes` are what it weighs in a batch, `key` and `order` its lane and its place in the queue;
     `parts` counts the answers of a stream, `deaths_alone` the replicas that died while they computed nothing but this.
     """
 
-    call: InferenceCall
-    reply: Reply
-    protocol: str
-    request_id: str
-    received_ns: int
-    deadline_ns: int = 0
-    rows: int = 0
-    size_bytes: int = 0
-    stream: bool = False
-    done: bool = False
-    deaths_alone: int = 0
-    parts: int = 0
-    order: int = 0
-    key: object = None
-    on_cancel: Callable[["PendingCall"], None] | None = None
+    __slots__ = (
+        "call",
+        "deadline_ns",
+        "deaths_alone",
+        "done",
+        "key",
+        "on_cancel",
+        "order",
+        "parts",
+        "protocol",
+        "received_ns",
+        "reply",
+        "request_id",
+        "rows",
+        "size_bytes",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        call: InferenceCall,
+        reply: Reply,
+        protocol: str,
+        request_id: str,
+        received_ns: int,
+        deadline_ns: int = 0,
+        rows: int = 0,
+        size_bytes: int = 0,
+        stream: bool = False,
+        done: bool = False,
+        deaths_alone: int = 0,
+        parts: int = 0,
+        order: int = 0,
+        key: object = None,
+        on_cancel: Callable[["PendingCall"], None] | None = None,
+    ) -> None:
+        self.call = call
+        self.reply = reply
+        self.protocol = protocol
+        self.request_id = request_id
+        self.received_ns = received_ns
+        self.deadline_ns = deadline_ns
+        self.rows = rows
+        self.size_bytes = size_bytes
+        self.stream = stream
+        self.done = done
+        self.deaths_alone = deaths_alone
+        self.parts = parts
+        self.order = order
+        self.key = key
+        self.on_cancel = on_cancel
 
     def cancel(self) -> None:
         """The caller left: nobody wants the answer. Harmless when the call has ended already."""
