@@ -17,7 +17,7 @@ from grpc_tools import protoc
 
 WIRE = Path(__file__).parent.parent / "src" / "hyperion" / "wire"
 RESULT = WIRE / "grpc_descriptors.py"
-PROTOS = ("inference.proto", "health.proto")
+PROTOS = ("inference.proto", "health.proto", "reflection_v1.proto", "reflection_v1alpha.proto")
 
 HEADER = '''"""The .proto files beside this one, serialized. Made by `tools/compile_protos.py`; do not edit."""
 

@@ -1,13 +1,12 @@
 """The home, its lock, its sockets, and the listening ports."""
 
 import os
-import socket
 import stat
 from pathlib import Path
 
 import pytest
 
-from hyperion.fleet.home import claim_home, find_run_dir, hold_port, listen_tcp, listen_unix
+from hyperion.fleet.home import claim_home, find_run_dir, listen_tcp, listen_unix
 from hyperion.fleet.replicas import name_replica, name_socket
 from hyperion.schema.errors import InvalidConfig
 
@@ -67,16 +66,11 @@ def test_sockets_fit_into_their_address_however_deep_the_home_is(tmp_path: Path)
     home.run_dir.rmdir()
 
 
-def test_a_held_port_is_refused_to_strangers_and_shared_with_whoever_asks_for_reuse() -> None:
-    with hold_port("127.0.0.1", 0, "--grpc-port") as held:
+def test_a_port_in_use_is_an_error_that_names_the_option() -> None:
+    with listen_tcp("127.0.0.1", 0, "--grpc-port") as held:
         port = held.getsockname()[1]
         with pytest.raises(InvalidConfig, match=f"port {port} on 127.0.0.1 is in use: choose another with --port"):
             listen_tcp("127.0.0.1", port, "--port")
-        with socket.socket() as worker:
-            worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            worker.bind(("127.0.0.1", port))
-            worker.listen()
-            socket.create_connection(("127.0.0.1", port)).close()
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])

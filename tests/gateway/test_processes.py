@@ -15,8 +15,9 @@ import msgspec
 import pytest
 
 from hyperion.gateway.link import ControlLink
-from hyperion.gateway.process import Gateway, make_tls_context, run
+from hyperion.gateway.process import Gateway, run
 from hyperion.gateway.siblings import Siblings, fetch, socket_of
+from hyperion.gateway.tls import make_tls_context
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import InternalError, ModelRefused, NotReady
 from hyperion.schema.events import RequestRecord
@@ -269,7 +270,7 @@ def client_context(certificates: Path, shows: str = "") -> ssl.SSLContext:
 @pytest.mark.parametrize("client_ca", [False, True])
 @on_uvloop
 async def test_requests_go_through_tls(obedient: ServedVersion, certificates: Path, client_ca: bool) -> None:
-    tls = make_tls_context(tls_config(certificates, client_ca))
+    tls = make_tls_context(tls_config(certificates, client_ca), "http/1.1")
     async with serving(("obedient", obedient), tls=tls) as gateway:
         with await gateway.connect(client_context(certificates, "client")) as client:
             text = "x" * 300_000
@@ -286,7 +287,7 @@ async def test_requests_go_through_tls(obedient: ServedVersion, certificates: Pa
 async def test_a_client_without_the_right_certificate_gets_nothing(
     obedient: ServedVersion, certificates: Path, shows: str
 ) -> None:
-    tls = make_tls_context(tls_config(certificates, True))
+    tls = make_tls_context(tls_config(certificates, True), "http/1.1")
     async with serving(("obedient", obedient), tls=tls) as gateway:
         with pytest.raises((ssl.SSLError, ConnectionError, asyncio.IncompleteReadError)):
             await (await gateway.connect(client_context(certificates, shows))).ask(infer("x"))
@@ -297,7 +298,7 @@ async def test_a_client_without_the_right_certificate_gets_nothing(
 
 
 def test_without_a_certificate_there_is_no_tls() -> None:
-    assert make_tls_context(GatewayConfig("", "")) is None
+    assert make_tls_context(GatewayConfig("", ""), "h2") is None
 
 
 # --- the process ---

@@ -24,7 +24,7 @@ _EXTRAS = {
     "torch": "torch",
     "mlflow": "mlflow",
 }
-_REQUIRED = ("onnxruntime", "numpy", "uvloop", "httptools", "grpc", "msgspec", "orjson", "fastapi", "uvicorn")
+_REQUIRED = ("onnxruntime", "numpy", "uvloop", "httptools", "hpack", "msgspec", "orjson", "fastapi", "uvicorn")
 _LEAST_FILES = 4096
 _MIB = 1 << 20
 

@@ -24,6 +24,6 @@ def command(worker: int, **flags: object) -> int:
     home = Path(settings.text("home")).absolute()
     grpc_port = settings.integer("grpc_port") if settings.flag("grpc") else 0
     log_format = choose_log_format(settings, sys.stderr)
-    configs = plan_gateways(settings, home, find_run_dir(home), None, settings.integer("port"), grpc_port, log_format)
+    configs = plan_gateways(settings, home, find_run_dir(home), settings.integer("port"), grpc_port, log_format)
     config = msgspec.structs.replace(configs[0], worker=worker)
     return run_role("gateway", msgspec.json.encode(config).decode(), print_notice)

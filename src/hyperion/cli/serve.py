@@ -8,9 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from hyperion.cli.resolve import Settings, find_files, resolve
 from hyperion.cli.tree import check_settings, choose_log_format, plan_control, plan_gateways
-from hyperion.fleet.home import claim_home, hold_port, listen_tcp, listen_unix
+from hyperion.fleet.home import claim_home, listen_tcp, listen_unix
 from hyperion.fleet.replicas import describe_control, describe_gateway
 from hyperion.fleet.spawn import spawn
 
@@ -31,14 +33,16 @@ def serve(settings: Settings, paths: Sequence[str], environ: Mapping[str, str]) 
     host, admin_host = settings.text("host"), settings.text("admin_host")
     http = listen_tcp(host, settings.integer("port"), "--port")
     admin = listen_tcp(admin_host, settings.integer("admin_port"), "--admin-port")
-    grpc = hold_port(host, settings.integer("grpc_port"), "--grpc-port") if settings.flag("grpc") else None
+    grpc = listen_tcp(host, settings.integer("grpc_port"), "--grpc-port") if settings.flag("grpc") else None
     listener = listen_unix(home.run_dir / "supervisor.sock")
     port, admin_port = http.getsockname()[1], admin.getsockname()[1]
     grpc_port = grpc.getsockname()[1] if grpc else 0
     url = f"{'https' if settings.text('tls_cert') else 'http'}://{_reachable(host)}:{port}"
     log_format = choose_log_format(settings, sys.stderr)
     control = plan_control(settings, home.path, home.run_dir, paths, admin.fileno(), admin_port, url, log_format)
-    gateways = plan_gateways(settings, home.path, home.run_dir, http.fileno(), port, grpc_port, log_format)
+    gateways = plan_gateways(settings, home.path, home.run_dir, port, grpc_port, log_format)
+    grpc_fd = grpc.fileno() if grpc else None
+    gateways = [replace(gateway, http_fd=http.fileno(), grpc_fd=grpc_fd) for gateway in gateways]
     first = [(spec, spawn(spec, environ)) for spec in [describe_control(control)]]
 
     import asyncio

@@ -31,9 +31,9 @@ def check_settings(settings: Settings, paths: Sequence[str]) -> None:
 
 
 def plan_gateways(
-    settings: Settings, home: Path, run_dir: Path, http_fd: int | None, port: int, grpc_port: int, log_format: str
+    settings: Settings, home: Path, run_dir: Path, port: int, grpc_port: int, log_format: str
 ) -> list[GatewayConfig]:
-    """Return the configuration of each gateway worker."""
+    """Return the configuration of each gateway worker, which binds its ports itself unless it is given sockets."""
     workers = settings.integer("gateway_workers")
     return [
         GatewayConfig(
@@ -41,7 +41,6 @@ def plan_gateways(
             home=str(home),
             worker=worker,
             workers=workers,
-            http_fd=http_fd,
             host=settings.text("host"),
             port=port,
             grpc_host=settings.text("host"),

@@ -84,15 +84,6 @@ def listen_tcp(host: str, port: int, option: str) -> socket.socket:
 
     Raises `InvalidConfig`.
     """
-    return _bind_tcp(host, port, option, reuse_port=False)
-
-
-def hold_port(host: str, port: int, option: str) -> socket.socket:
-    """Return a socket that holds the port for others of this user who bind it with SO_REUSEPORT; it never listens."""
-    return _bind_tcp(host, port, option, reuse_port=True)
-
-
-def _bind_tcp(host: str, port: int, option: str, *, reuse_port: bool) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -101,10 +92,9 @@ def _bind_tcp(host: str, port: int, option: str, *, reuse_port: bool) -> socket.
         raise InvalidConfig(f"{host}:{port} is no address to listen on ({error}); see {option}") from error
     bound = socket.socket(family, kind, protocol)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT if reuse_port else socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
-        if not reuse_port:
-            bound.listen(BACKLOG)
+        bound.listen(BACKLOG)
     except OSError as error:
         bound.close()
         if error.errno == errno.EADDRINUSE:

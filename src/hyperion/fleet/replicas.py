@@ -36,7 +36,7 @@ def describe_runner(config: RunnerConfig) -> ChildSpec:
 def describe_gateway(config: GatewayConfig) -> ChildSpec:
     """One gateway worker."""
     name = f"gateway {config.worker}"
-    fds = () if config.http_fd is None else (config.http_fd,)
+    fds = tuple(fd for fd in (config.http_fd, config.grpc_fd) if fd is not None)
     return ChildSpec(
         name, _argv("gateway", str(config.worker)), {CONFIG_VARIABLE: _ENCODER.encode(config).decode()}, pass_fds=fds
     )

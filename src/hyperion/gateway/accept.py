@@ -15,15 +15,20 @@ PAUSE_S: Final = 0.1  # without descriptors or memory for one more
 
 
 class Acceptor:
-    """Gives each connection of `listener` a protocol of its own. Owns the listener."""
+    """Gives each connection of `listener` a protocol of its own. Owns the listener.
+
+    `most_per_turn` is small where connections are few and live long, so that the other workers get some of them.
+    """
 
     def __init__(
         self,
         listener: socket.socket,
         make_connection: Callable[[], asyncio.Protocol],
         context: ssl.SSLContext | None,
+        most_per_turn: int = MOST_PER_TURN,
     ) -> None:
         self._listener = listener
+        self._most_per_turn = most_per_turn
         self._make_connection = make_connection
         self._context = context
         self._loop = asyncio.get_running_loop()
@@ -33,6 +38,8 @@ class Acceptor:
 
     def close(self) -> None:
         """No more connections; those that are there live on."""
+        if self._listener.fileno() < 0:
+            return
         self._loop.remove_reader(self._listener)
         self._listener.close()
 
@@ -41,7 +48,7 @@ class Acceptor:
             self._loop.add_reader(self._listener, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(MOST_PER_TURN):
+        for _ in range(self._most_per_turn):
             try:
                 connection, _address = self._listener.accept()
             except (BlockingIOError, ConnectionAbortedError):

@@ -1,28 +1,24 @@
-"""The handlers of GRPCInferenceService: bytes to the pipeline and back.
+"""The methods of GRPCInferenceService: messages to the pipeline and back.
 
 Made by `gateway/grpc`. A malformed message is the caller's error (INVALID_ARGUMENT), not the server's; whatever else
 goes wrong here is a bug, of which the log learns the cause and the caller the request id.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
-
-import grpc
-from msgspec import Struct
+from typing import Final
 
 import hyperion
-from hyperion.gateway.grpc_metadata import clean_id, priority_of, read_metadata, timeout_ns_of
-from hyperion.gateway.grpc_status import CODES, answer_metadata, details_of, error_metadata
+from hyperion.gateway.grpc_call import Method, StreamCall, UnaryCall
+from hyperion.gateway.grpc_server import PROTOCOL, GrpcServer
+from hyperion.gateway.grpc_status import details_of
 from hyperion.gateway.grpc_stream import InferStream, Slot
-from hyperion.gateway.pending import PendingCall
 from hyperion.gateway.pipeline import Pipeline
-from hyperion.schema.call import InferenceAnswer
-from hyperion.schema.errors import HyperionError, InternalError, Overloaded, UnknownModel, Unsupported
-from hyperion.telemetry.logs import EventLog
+from hyperion.schema.call import Buffer
+from hyperion.schema.errors import HyperionError, UnknownModel
+from hyperion.wire.grpc_framing import OK_FIELD, frame_message
 from hyperion.wire.grpc_messages import INFERENCE_SERVICE
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_grpc import AnswerFormat, decode_infer, encode_infer
+from hyperion.wire.oip_grpc import AnswerFormat, decode_infer
 from hyperion.wire.oip_grpc_metadata import (
     check_empty,
     decode_index_request,
@@ -35,80 +31,35 @@ from hyperion.wire.oip_grpc_metadata import (
     encode_server_metadata,
 )
 
-PROTOCOL: Final = "grpc"
 SERVER_NAME: Final = "hyperion"
-
-Answerer = Callable[[bytes], Awaitable[bytes]]
-Handler = Callable[[bytes, Any], Awaitable[bytes]]
-
-
-class CallLimits(Struct, frozen=True):
-    """`max_calls` bounds ModelInfer and ModelStreamInfer calls at the same time; the others bound one stream."""
-
-    max_calls: int
-    inflight: int
-    backlog_bytes: int
-
-
-class _UnaryReply:
-    """Where the pipeline puts the one answer to a ModelInfer."""
-
-    __slots__ = ("_future",)
-
-    def __init__(self, future: asyncio.Future[InferenceAnswer]) -> None:
-        self._future = future
-
-    def answer(self, answer: InferenceAnswer) -> None:
-        if self._future.done():
-            return
-        if answer.final:
-            self._future.set_result(answer)
-        else:
-            self._future.set_exception(Unsupported("this model answers in parts; call ModelStreamInfer"))
-
-    def fail(self, error: HyperionError) -> None:
-        if not self._future.done():
-            self._future.set_exception(error)
 
 
 class InferenceCalls:
-    """The handlers of GRPCInferenceService."""
+    """The service's methods."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        limits: WireLimits,
-        bounds: CallLimits,
-        log: EventLog,
-        clock_ns: Callable[[], int],
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, server: GrpcServer, limits: WireLimits, clock_ns: Callable[[], int]) -> None:
         self._pipeline = pipeline
+        self._server = server
         self._limits = limits
-        self._bounds = bounds
-        self._running = 0
-        self._log = log
         self._clock_ns = clock_ns
         self._streams: set[InferStream] = set()
         self._draining = False
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """The service as gRPC wants it: names to functions of bytes."""
-        answerers: dict[str, Answerer] = {
-            "ServerLive": self._server_live,
-            "ServerReady": self._server_ready,
-            "ServerMetadata": self._server_metadata,
-            "ModelReady": self._model_ready,
-            "ModelMetadata": self._model_metadata,
-            "RepositoryIndex": self._index,
-            "RepositoryModelLoad": self._load,
-            "RepositoryModelUnload": self._unload,
+    def methods(self) -> dict[bytes, Method]:
+        """The service, by path."""
+        methods = {
+            "ServerLive": _quick(self._server_live),
+            "ServerReady": _quick(self._server_ready),
+            "ServerMetadata": _quick(self._server_metadata),
+            "ModelReady": _quick(self._model_ready),
+            "ModelMetadata": _quick(self._model_metadata),
+            "RepositoryIndex": _quick(self._index),
+            "RepositoryModelLoad": _slow(self._load),
+            "RepositoryModelUnload": _slow(self._unload),
+            "ModelInfer": Method(self.model_infer, counted=True),
+            "ModelStreamInfer": Method(run=self.model_stream_infer, counted=True),
         }
-        methods: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
-            name: grpc.unary_unary_rpc_method_handler(self._simple(answerer)) for name, answerer in answerers.items()
-        }
-        methods["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self.model_infer)
-        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.model_stream_infer)
-        return grpc.method_handlers_generic_handler(INFERENCE_SERVICE, methods)
+        return {f"/{INFERENCE_SERVICE}/{name}".encode(): method for name, method in methods.items()}
 
     def drain(self) -> None:
         """Lets open streams end with the requests that they hold."""
@@ -118,73 +69,49 @@ class InferenceCalls:
 
     # --- inference ---
 
-    async def model_infer(self, request: bytes, context: Any) -> bytes:
+    def model_infer(self, call: UnaryCall, message: Buffer) -> None:
         """ModelInfer"""
-        received_ns = self._clock_ns()
-        metadata = read_metadata(context)
-        request_id = clean_id(metadata.get("x-request-id", "")) or self._pipeline.new_request_id()
-        pending: PendingCall | None = None
-        self._running += 1
+        head = call.head
         try:
-            self._check_running()
-            timeout_ns = timeout_ns_of(context, metadata)
-            priority = priority_of(metadata)
-            call, form = decode_infer(request, self._limits)
-            future: asyncio.Future[InferenceAnswer] = asyncio.get_running_loop().create_future()
+            inference, call.form = decode_infer(message, self._limits)
             pending = self._pipeline.submit(
+                inference,
                 call,
-                _UnaryReply(future),
                 protocol=PROTOCOL,
-                request_id=request_id,
-                received_ns=received_ns,
-                timeout_ns=timeout_ns,
-                priority=priority,
+                request_id=call.request_id,
+                received_ns=call.received_ns,
+                timeout_ns=head.timeout_ns,
+                priority=head.priority,
             )
-            answer = await future
-            data = encode_infer(answer, form)
-            context.set_trailing_metadata(answer_metadata(answer, request_id))
-            return data
-        except asyncio.CancelledError:
-            if pending is not None:
-                pending.cancel()
-            raise
         except Exception as error:
-            refusal = self._as_refusal(error, request_id)
-        finally:
-            self._running -= 1
-        if pending is None:
-            self._pipeline.refused(PROTOCOL, "", request_id, received_ns, refusal)
-        else:
-            pending.cancel()  # does nothing, unless it is our side that gave up
-        return await self._abort(context, refusal, request_id)
+            call.refuse(self._server.as_refusal(error, call.request_id))
+            return
+        if not call.over:
+            call.pending = pending
 
-    async def model_stream_infer(self, _requests: Any, context: Any) -> None:
+    async def model_stream_infer(self, call: StreamCall) -> None:
         """ModelStreamInfer"""
-        stream = InferStream(context, self, self._bounds.inflight, self._bounds.backlog_bytes)
+        tuning = self._server.tuning
+        stream = InferStream(call, self, tuning.inflight, tuning.backlog_bytes)
         self._streams.add(stream)
-        self._running += 1
         try:
-            self._check_running()
             if self._draining:
                 stream.drain()
             await stream.run()
-            return
-        except Overloaded as error:
-            refusal = error
         finally:
-            self._running -= 1
             self._streams.discard(stream)
-        await self._abort(context, refusal, self._pipeline.new_request_id())
 
-    def submit_streamed(self, request: bytes, stream: InferStream) -> None:
+    def submit_streamed(self, request: Buffer, stream: InferStream) -> None:
         """For a stream: decodes one of its requests and hands it to the pipeline. Never raises."""
         received_ns = self._clock_ns()
         request_id = self._pipeline.new_request_id()
+        head = stream.call.head
+        timeout_ns = head.timeout_ns
+        if head.deadline_ns:
+            left_ns = max(1, stream.call.received_ns + head.deadline_ns - received_ns)
+            timeout_ns = min(timeout_ns, left_ns)
         slot: Slot | None = None
         try:
-            metadata = read_metadata(stream.context)
-            timeout_ns = timeout_ns_of(stream.context, metadata)
-            priority = priority_of(metadata)
             call, form = decode_infer(request, self._limits)
             streams = self._streams_answers(call.model, call.version)
             slot = stream.open_slot(call.model, call.version, form, request_id, ordered=not streams)
@@ -196,13 +123,17 @@ class InferenceCalls:
                 received_ns=received_ns,
                 stream=streams,
                 timeout_ns=timeout_ns,
-                priority=priority,
+                priority=head.priority,
             )
         except Exception as error:
-            refusal = self._as_refusal(error, request_id)
+            refusal = self._server.as_refusal(error, request_id)
             self._pipeline.refused(PROTOCOL, "", request_id, received_ns, refusal)
             slot = slot or stream.open_slot("", "", AnswerFormat(), request_id, ordered=True)
             slot.fail(refusal)
+
+    def details(self, error: HyperionError, request_id: str) -> str:
+        """For a stream: what the caller is told."""
+        return details_of(error, request_id)
 
     def _streams_answers(self, model: str, version: str) -> bool:
         """If the model can answer one request with several answers; False for one that is not served."""
@@ -213,44 +144,31 @@ class InferenceCalls:
 
     # --- everything else ---
 
-    def _simple(self, answerer: Answerer) -> Handler:
-        """The handler of a method that says nothing but its answer."""
-
-        async def handle(request: bytes, context: Any) -> bytes:
-            request_id = self._pipeline.new_request_id()
-            try:
-                return await answerer(request)
-            except Exception as error:
-                refusal = self._as_refusal(error, request_id)
-            return await self._abort(context, refusal, request_id)
-
-        return handle
-
-    async def _server_live(self, request: bytes) -> bytes:
+    def _server_live(self, request: bytes) -> bytes:
         check_empty(request)
         return encode_flag(True)
 
-    async def _server_ready(self, request: bytes) -> bytes:
+    def _server_ready(self, request: bytes) -> bytes:
         check_empty(request)
         return encode_flag(self._pipeline.is_ready())
 
-    async def _server_metadata(self, request: bytes) -> bytes:
+    def _server_metadata(self, request: bytes) -> bytes:
         check_empty(request)
         return encode_server_metadata(SERVER_NAME, hyperion.__version__)
 
-    async def _model_ready(self, request: bytes) -> bytes:
+    def _model_ready(self, request: bytes) -> bytes:
         model, version = decode_model(request, self._limits)
         try:
             return encode_flag(self._pipeline.is_model_ready(model, version))
         except UnknownModel:  # as Triton answers; its clients would raise where they promise a boolean
             return encode_flag(False)
 
-    async def _model_metadata(self, request: bytes) -> bytes:
+    def _model_metadata(self, request: bytes) -> bytes:
         model, version = decode_model(request, self._limits)
         served, versions = self._pipeline.describe(model, version)
         return encode_model_metadata(model, versions, served.platform, served.signature)
 
-    async def _index(self, request: bytes) -> bytes:
+    def _index(self, request: bytes) -> bytes:
         only_ready = decode_index_request(request)
         return encode_index([row for row in self._pipeline.index() if row.state == "READY" or not only_ready])
 
@@ -264,27 +182,25 @@ class InferenceCalls:
         await self._pipeline.unload(model)
         return encode_loaded(model)
 
-    # --- errors ---
 
-    def _check_running(self) -> None:
-        """Raises Overloaded when this call is one too many. gRPC's own limit would say neither why nor for how long."""
-        if self._running > self._bounds.max_calls:
-            raise Overloaded(f"{self._bounds.max_calls} calls are open on this server", retry_after_s=1.0)
+def _quick(answer: Callable[[bytes], bytes]) -> Method:
+    """The method of a plain function from request to answer."""
 
-    def _as_refusal(self, error: Exception, request_id: str) -> HyperionError:
-        """The error for the caller; one that is not ours to begin with goes to the log."""
-        if isinstance(error, HyperionError):
-            return error
-        self._log.write("error", "gRPC handler failed", request_id=request_id, error=f"{type(error).__name__}: {error}")
-        return InternalError("internal error")
+    def serve(call: UnaryCall, message: Buffer) -> None:
+        try:
+            data = answer(bytes(message))
+        except Exception as error:
+            call.fail(call.connection.server.as_refusal(error, call.request_id))
+        else:
+            call.finish(frame_message(data), OK_FIELD)
 
-    def details(self, error: HyperionError, request_id: str) -> str:
-        """For a stream: what the caller is told."""
-        return details_of(error, request_id)
+    return Method(serve)
 
-    async def _abort(self, context: Any, error: HyperionError, request_id: str) -> bytes:
-        """Ends the call with the error's status; does not return."""
-        await context.abort(
-            grpc.StatusCode[CODES[error.code]], details_of(error, request_id), error_metadata(error, request_id)
-        )
-        raise error
+
+def _slow(answer: Callable[[bytes], Awaitable[bytes]]) -> Method:
+    """The method of a coroutine from request to answer."""
+
+    def serve(call: UnaryCall, message: Buffer) -> None:
+        call.spawn(answer(bytes(message)))
+
+    return Method(serve)

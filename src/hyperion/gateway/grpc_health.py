@@ -4,20 +4,16 @@ Health knows the server as "", the inference service by its full name, and each 
 """
 
 import asyncio
-from typing import Any, Final
 
-import grpc
-from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_reflection.v1alpha import reflection, reflection_pb2
-
-from hyperion.gateway.grpc_status import CODES, details_of
+from hyperion.gateway.grpc_call import Method, StreamCall, UnaryCall
+from hyperion.gateway.grpc_server import GrpcServer
 from hyperion.gateway.pipeline import Pipeline
-from hyperion.schema.errors import HyperionError, UnknownModel
-from hyperion.wire.grpc_descriptors import HEALTH, INFERENCE
+from hyperion.schema.call import Buffer
+from hyperion.schema.errors import HyperionError, MalformedRequest, UnknownModel
+from hyperion.wire.grpc_framing import OK_FIELD, frame_message
 from hyperion.wire.grpc_messages import HEALTH_SERVICE, INFERENCE_SERVICE
+from hyperion.wire.grpc_reflection import answer_reflection
 from hyperion.wire.oip_grpc_metadata import decode_health, encode_health
-
-REFLECTION_V1: Final = "grpc.reflection.v1.ServerReflection"
 
 
 class Health:
@@ -28,6 +24,13 @@ class Health:
         self._interval_s = watch_interval_s
         self._changed = asyncio.Event()
         self._stopped = False
+
+    def methods(self) -> dict[bytes, Method]:
+        """The service, by path."""
+        return {
+            f"/{HEALTH_SERVICE}/Check".encode(): Method(self.check),
+            f"/{HEALTH_SERVICE}/Watch".encode(): Method(run=self.watch),
+        }
 
     def state(self, service: str) -> str:
         """SERVING, NOT_SERVING, or SERVICE_UNKNOWN for what is neither a service nor a model."""
@@ -50,23 +53,31 @@ class Health:
         self._stopped = True
         self.changed()
 
-    async def check(self, request: bytes, context: Any) -> bytes:
+    def check(self, call: UnaryCall, message: Buffer) -> None:
         """Health.Check"""
-        service = await self._service(request, context)
+        try:
+            service = decode_health(bytes(message))
+        except HyperionError as error:
+            call.fail(error)
+            return
         state = self.state(service)
         if state == "SERVICE_UNKNOWN":
-            await context.abort(grpc.StatusCode.NOT_FOUND, f'no service or model "{service[:64]}" is served here')
-        return encode_health(state)
+            call.fail(UnknownModel(f'no service or model "{service[:64]}" is served here'))
+        else:
+            call.finish(frame_message(encode_health(state)), OK_FIELD)
 
-    async def watch(self, request: bytes, context: Any) -> None:
+    async def watch(self, call: StreamCall) -> None:
         """Health.Watch: the state now, and again whenever it is another one."""
-        service = await self._service(request, context)
+        message = await call.read()
+        if message is None:
+            raise MalformedRequest("the call has no message, expected one")
+        service = decode_health(bytes(message))
         told = ""
         while True:
             changed = self._changed
             state = self.state(service)
             if state != told:
-                await context.write(encode_health(state))
+                await call.write(encode_health(state))
                 told = state
             if self._stopped:
                 return
@@ -75,42 +86,12 @@ class Health:
             except TimeoutError:
                 continue  # replicas come and go without a new snapshot, so look now and then
 
-    async def _service(self, request: bytes, context: Any) -> str:
-        try:
-            return decode_health(request)
-        except HyperionError as error:
-            refusal = error
-        await context.abort(grpc.StatusCode[CODES[refusal.code]], details_of(refusal, ""))
-        raise refusal
 
+def reflect(_server: GrpcServer) -> Method:
+    """Server reflection."""
 
-def health_handler(health: Health) -> grpc.GenericRpcHandler:
-    """The health service as gRPC wants it."""
-    return grpc.method_handlers_generic_handler(
-        HEALTH_SERVICE,
-        {
-            "Check": grpc.unary_unary_rpc_method_handler(health.check),
-            "Watch": grpc.unary_stream_rpc_method_handler(health.watch),
-        },
-    )
+    async def run(call: StreamCall) -> None:
+        while (message := await call.read()) is not None:
+            await call.write(answer_reflection(bytes(message)))
 
-
-def reflection_handlers() -> tuple[grpc.GenericRpcHandler, ...]:
-    """Server reflection, so that tools can call the services without our .proto files.
-
-    The library knows the service by its old name only; its messages are the same under the new one.
-    """
-    pool = DescriptorPool()
-    for descriptor in (INFERENCE, HEALTH, reflection_pb2.DESCRIPTOR.serialized_pb):
-        pool.AddSerializedFile(descriptor)
-    names = (INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
-    servicer = reflection.aio.ReflectionServicer(names, pool=pool)
-    method = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    return tuple(
-        grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method})
-        for name in (reflection.SERVICE_NAME, REFLECTION_V1)
-    )
+    return Method(run=run)

@@ -1,18 +1,74 @@
-"""What a caller says in the metadata of a gRPC call, which is its headers. Read by `gateway/grpc_calls`."""
+"""What a caller says in the headers of a gRPC call, read once per set of headers. Used by `gateway/grpc_connection`."""
 
-from typing import Any, Final
+from typing import Final
 
-from hyperion.schema.errors import MalformedRequest
+from msgspec import Struct
 
-MAX_TIMEOUT_S: Final = 86_400.0
+from hyperion.schema.errors import HeadersTooLarge, HyperionError, MalformedRequest, Unsupported
+from hyperion.wire.grpc_framing import read_timeout_ns
+from hyperion.wire.http2_fields import MAX_FIELDS, MAX_LIST_BYTES, Fields, list_bytes
+from hyperion.wire.http2_frames import PROTOCOL_ERROR, StreamFault
+
+MAX_TIMEOUT_NS: Final = 86_400 * 1_000_000_000
 MAX_PRIORITY: Final = 9
 MAX_ID: Final = 128
-_READ: Final = frozenset(("x-request-id", "x-request-timeout-ms", "x-hyperion-priority"))
+ENCODINGS: Final = frozenset((b"", b"identity", b"gzip", b"deflate"))
+_CONTENT_TYPE: Final = b"application/grpc"
 
 
-def read_metadata(context: Any) -> dict[str, str]:
-    """What the edge looks at in the metadata of a call."""
-    return {key: value for key, value in context.invocation_metadata() if key in _READ}
+class CallHead(Struct, frozen=True):
+    """What the edge knows of a call before its first message.
+
+    `timeout_ns` is the shorter of gRPC's deadline and the header x-request-timeout-ms; 0 for neither. `deadline_ns`
+    is gRPC's alone, which ends the whole call; 0 for none. `http_status` is not 0 for what is no gRPC call at all;
+    `refusal` is what is wrong with one that is. `content_length` is -1 where it is not given.
+    """
+
+    path: bytes
+    content_length: int = -1
+    http_status: int = 0
+    refusal: HyperionError | None = None
+    request_id: str = ""
+    timeout_ns: int = 0
+    deadline_ns: int = 0
+    priority: int | None = None
+    encoding: bytes = b""
+
+
+def read_head(fields: Fields) -> CallHead:
+    """The head of a call. What is wrong with it is in the result; raises StreamFault only for what is no valid HTTP."""
+    given = dict(fields)
+    path = given[b":path"]
+    length = given.get(b"content-length")
+    content_length = -1
+    if length is not None:
+        if not length.isdigit() or len(length) > 15 or sum(name == b"content-length" for name, _ in fields) > 1:
+            raise StreamFault(PROTOCOL_ERROR, "content-length is not a number")
+        content_length = int(length)
+    if given[b":method"] != b"POST":
+        return CallHead(path, content_length, 405)
+    kind = given.get(b"content-type", b"").lower()
+    if not kind.startswith(_CONTENT_TYPE) or kind[len(_CONTENT_TYPE) :][:1] not in (b"", b"+", b";"):
+        return CallHead(path, content_length, 415)
+    request_id = clean_id(given.get(b"x-request-id", b"").decode("latin-1"))
+    try:
+        if len(fields) > MAX_FIELDS or list_bytes(fields) > MAX_LIST_BYTES:
+            raise HeadersTooLarge(f"the metadata is over the limit of {MAX_FIELDS} fields or {MAX_LIST_BYTES} bytes")
+        encoding = given.get(b"grpc-encoding", b"").lower()
+        if encoding not in ENCODINGS:
+            name = encoding[:40].decode("latin-1")
+            raise Unsupported(f'grpc-encoding "{name}" is not supported; use gzip, deflate or identity')
+        deadline_ns = 0
+        if b"grpc-timeout" in given:
+            deadline_ns = max(1, min(read_timeout_ns(given[b"grpc-timeout"]), MAX_TIMEOUT_NS))
+        timeout_ns = deadline_ns
+        if b"x-request-timeout-ms" in given:
+            asked_ns = _whole(b"x-request-timeout-ms", given, 1, MAX_TIMEOUT_NS // 1_000_000) * 1_000_000
+            timeout_ns = min(timeout_ns, asked_ns) if timeout_ns else asked_ns
+        priority = _whole(b"x-hyperion-priority", given, 0, MAX_PRIORITY) if b"x-hyperion-priority" in given else None
+    except HyperionError as error:
+        return CallHead(path, content_length, 0, error.with_traceback(None), request_id)
+    return CallHead(path, content_length, 0, None, request_id, timeout_ns, deadline_ns, priority, encoding)
 
 
 def clean_id(given: str) -> str:
@@ -20,25 +76,9 @@ def clean_id(given: str) -> str:
     return given if len(given) <= MAX_ID and given.isascii() and given.isprintable() and " " not in given else ""
 
 
-def timeout_ns_of(context: Any, metadata: dict[str, str]) -> int:
-    """The shorter of gRPC's deadline and the header x-request-timeout-ms; 0 for neither. Raises MalformedRequest."""
-    timeout_ns = 0
-    remaining_s = context.time_remaining()
-    if remaining_s is not None:
-        timeout_ns = max(1, int(min(remaining_s, MAX_TIMEOUT_S) * 1e9))
-    if "x-request-timeout-ms" in metadata:
-        asked_ns = _whole("x-request-timeout-ms", metadata, 1, int(MAX_TIMEOUT_S * 1000)) * 1_000_000
-        timeout_ns = min(timeout_ns, asked_ns) if timeout_ns else asked_ns
-    return timeout_ns
-
-
-def priority_of(metadata: dict[str, str]) -> int | None:
-    """The header x-hyperion-priority; None when it is not given. Raises MalformedRequest."""
-    return _whole("x-hyperion-priority", metadata, 0, MAX_PRIORITY) if "x-hyperion-priority" in metadata else None
-
-
-def _whole(name: str, metadata: dict[str, str], minimum: int, maximum: int) -> int:
-    text = metadata[name]
-    if not (text.isascii() and text.isdigit() and len(text) < 16 and minimum <= int(text) <= maximum):
-        raise MalformedRequest(f'{name} is "{text[:32]}", expected a whole number from {minimum} to {maximum}')
+def _whole(name: bytes, given: dict[bytes, bytes], minimum: int, maximum: int) -> int:
+    text = given[name]
+    if not (text.isdigit() and len(text) < 16 and minimum <= int(text) <= maximum):
+        shown = text[:32].decode("latin-1")
+        raise MalformedRequest(f'{name.decode()} is "{shown}", expected a whole number from {minimum} to {maximum}')
     return int(text)

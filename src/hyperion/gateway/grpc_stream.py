@@ -1,8 +1,8 @@
 """ModelStreamInfer: many requests in flight on one stream, each with one answer or several.
 
-Made by `gateway/grpc` for each such stream. A request that fails gets an error message of its own and the stream goes
-on. Answers leave in the order of their requests; those of models that stream leave as they come, since they could hold
-up everything behind them for minutes, and are told apart by their id.
+Made by `gateway/grpc_calls` for each such stream. A request that fails gets an error message of its own and the stream
+goes on. Answers leave in the order of their requests; those of models that stream leave as they come, since they could
+hold up everything behind them for minutes, and are told apart by their id.
 
 Every queue is bounded: no request is read while `inflight` of them are open, and a caller that does not read partial
 answers loses the request that makes them once `backlog_bytes` wait.
@@ -10,12 +10,11 @@ answers loses the request that makes them once `backlog_bytes` wait.
 
 import asyncio
 from collections import deque
-from typing import Any, Protocol
+from typing import Protocol
 
-import grpc
-
+from hyperion.gateway.grpc_call import StreamCall
 from hyperion.gateway.pending import PendingCall
-from hyperion.schema.call import InferenceAnswer
+from hyperion.schema.call import Buffer, InferenceAnswer
 from hyperion.schema.errors import HyperionError, NotReady, Overloaded
 from hyperion.wire.oip_grpc import AnswerFormat, encode_stream_answer, encode_stream_error
 
@@ -23,7 +22,7 @@ from hyperion.wire.oip_grpc import AnswerFormat, encode_stream_answer, encode_st
 class StreamEdge(Protocol):
     """What a stream needs of its edge."""
 
-    def submit_streamed(self, request: bytes, stream: "InferStream") -> None:
+    def submit_streamed(self, request: Buffer, stream: "InferStream") -> None:
         """Decodes a request and hands it to the pipeline, with a slot of `stream` for the answers. Never raises."""
         ...
 
@@ -89,8 +88,8 @@ class Slot:
 class InferStream:
     """One ModelStreamInfer call, from its first request to its end. `run` is its whole life."""
 
-    def __init__(self, context: Any, edge: StreamEdge, inflight: int, backlog_bytes: int) -> None:
-        self.context = context
+    def __init__(self, call: StreamCall, edge: StreamEdge, inflight: int, backlog_bytes: int) -> None:
+        self.call = call
         self.edge = edge
         self._places = asyncio.Semaphore(inflight)
         self._backlog_bytes = backlog_bytes
@@ -111,8 +110,7 @@ class InferStream:
             if self._reader_done:
                 await reader
             if not self._read_all:
-                error = NotReady("the gateway is shutting down; open a new stream")
-                await self.context.abort(grpc.StatusCode.UNAVAILABLE, error.message)
+                raise NotReady("the gateway is shutting down; open a new stream")
         finally:
             reader.cancel()
             for slot in tuple(self._open):
@@ -161,8 +159,8 @@ class InferStream:
         try:
             while not self._draining:
                 await self._places.acquire()
-                request = await self.context.read()
-                if request is grpc.aio.EOF:
+                request = await self.call.read()
+                if request is None:
                     self._read_all = True
                     return
                 self.edge.submit_streamed(request, self)
@@ -177,7 +175,7 @@ class InferStream:
                 message, ended = outgoing.popleft()
                 if message is not None:
                     self._waiting_bytes -= len(message)
-                    await self.context.write(message)
+                    await self.call.write(message)
                 if ended is not None:
                     self._open.discard(ended)
                     self._places.release()

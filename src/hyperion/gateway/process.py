@@ -10,7 +10,6 @@ import os
 import secrets
 import signal
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -28,6 +27,7 @@ from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.route import Router
 from hyperion.gateway.siblings import Siblings, socket_of
+from hyperion.gateway.tls import make_tls_context
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog, Format
@@ -147,7 +147,7 @@ class Gateway:
             family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
             listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG, reuse_port=True)
         listener.listen(BACKLOG)
-        return Acceptor(listener, self._edge.make_connection, make_tls_context(config))
+        return Acceptor(listener, self._edge.make_connection, make_tls_context(config, "http/1.1"))
 
     async def _start_grpc(self) -> "GrpcEdge | None":
         if not self._config.grpc_port:
@@ -201,17 +201,3 @@ def _import_slow(config: GatewayConfig) -> None:
 async def _first_to_end(tasks: list[asyncio.Task[None]]) -> BaseException | None:
     done, _rest = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     return next(iter(done)).exception()
-
-
-def make_tls_context(config: GatewayConfig) -> ssl.SSLContext | None:
-    """TLS as configured, or None. With a client CA, clients must show a certificate."""
-    if not config.tls_cert:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(config.tls_cert, config.tls_key)
-    if config.tls_client_ca:
-        context.load_verify_locations(config.tls_client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(["http/1.1"])
-    return context

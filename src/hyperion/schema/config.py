@@ -26,9 +26,9 @@ class RunnerConfig(Struct, frozen=True, forbid_unknown_fields=True):
 class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """One gateway worker, number `worker` of `workers`.
 
-    `http_fd` is the inherited listening socket; None makes the gateway bind `host`:`port` itself. It binds
-    `grpc_host`:`grpc_port` with SO_REUSEPORT; `grpc_port` 0 means no gRPC. `queue_rows` bounds the rows that wait per
-    model. Times are seconds. `log_format` is json or text. With `tls_client_ca` a client certificate is required.
+    `http_fd` and `grpc_fd` are the inherited listening sockets; None makes the gateway bind `host`:`port`, and
+    `grpc_host`:`grpc_port`, itself. `grpc_port` 0 means no gRPC. `queue_rows` bounds the rows that wait per model.
+    Times are seconds. `log_format` is json or text. With `tls_client_ca` a client certificate is required.
     """
 
     run_dir: str
@@ -38,6 +38,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     http_fd: int | None = None
     host: str = "127.0.0.1"
     port: int = 8080
+    grpc_fd: int | None = None
     grpc_host: str = "127.0.0.1"
     grpc_port: int = 0
     max_body_bytes: int = 64 * MIB

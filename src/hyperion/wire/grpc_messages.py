@@ -12,14 +12,17 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
 from hyperion.schema.errors import MalformedRequest
-from hyperion.wire.grpc_descriptors import HEALTH, INFERENCE
+from hyperion.wire.grpc_descriptors import HEALTH, INFERENCE, REFLECTION_V1, REFLECTION_V1ALPHA
 
 INFERENCE_SERVICE = "inference.GRPCInferenceService"
 HEALTH_SERVICE = "grpc.health.v1.Health"
+REFLECTION_SERVICES = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 
 POOL = DescriptorPool()
 POOL.AddSerializedFile(INFERENCE)
 POOL.AddSerializedFile(HEALTH)
+POOL.AddSerializedFile(REFLECTION_V1)
+POOL.AddSerializedFile(REFLECTION_V1ALPHA)
 
 
 def _message(name: str) -> Any:
@@ -45,6 +48,8 @@ RepositoryModelLoadRequest = _message("inference.RepositoryModelLoadRequest")
 RepositoryModelLoadResponse = _message("inference.RepositoryModelLoadResponse")
 HealthCheckRequest = _message("grpc.health.v1.HealthCheckRequest")
 HealthCheckResponse = _message("grpc.health.v1.HealthCheckResponse")
+ServerReflectionRequest = _message("grpc.reflection.v1.ServerReflectionRequest")
+ServerReflectionResponse = _message("grpc.reflection.v1.ServerReflectionResponse")
 
 
 def parse(message: Any, data: bytes) -> Any:

@@ -13,11 +13,19 @@ from msgspec import Struct
 from hyperion.schema.call import NO_PARAMETERS, Buffer, InferenceAnswer, InferenceCall, Tensor
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
 from hyperion.wire.grpc_contents import RAW_ONLY, decode_contents, encode_contents, varint
+from hyperion.wire.grpc_framing import frame_message
 from hyperion.wire.grpc_messages import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse, parse
 from hyperion.wire.limits import DEFAULT_LIMITS, WireLimits
 from hyperion.wire.tensor import DATATYPES, check_bytes_tensor, count_elements, datatype_of
 
-__all__ = ["AnswerFormat", "decode_infer", "encode_infer", "encode_stream_answer", "encode_stream_error"]
+__all__ = [
+    "AnswerFormat",
+    "decode_infer",
+    "encode_infer",
+    "encode_infer_message",
+    "encode_stream_answer",
+    "encode_stream_error",
+]
 
 _FINAL = "triton_final_response"
 _WANT_EMPTY_FINAL = "triton_enable_empty_final_response"
@@ -41,7 +49,7 @@ class AnswerFormat(Struct, frozen=True, gc=False):
     empty_final: bool = False
 
 
-def decode_infer(request: bytes, limits: WireLimits = DEFAULT_LIMITS) -> tuple[InferenceCall, AnswerFormat]:
+def decode_infer(request: Buffer, limits: WireLimits = DEFAULT_LIMITS) -> tuple[InferenceCall, AnswerFormat]:
     """One ModelInferRequest, decoded and within the limits, and how its caller wants the answer.
 
     Raises MalformedRequest, TooLarge or Unsupported, naming the field that is wrong.
@@ -51,7 +59,7 @@ def decode_infer(request: bytes, limits: WireLimits = DEFAULT_LIMITS) -> tuple[I
     raw: list[Buffer] | None = None
     if len(request) >= _LARGE:
         request, raw = split_raw(request)
-    message = parse(ModelInferRequest, request)
+    message = parse(ModelInferRequest, request if isinstance(request, bytes) else bytes(request))
     model, version, request_id = message.model_name, message.model_version, message.id
     for what, name in (("model_name", model), ("model_version", version), ("id", request_id)):
         if len(name) * 4 > limits.max_name_bytes:
@@ -73,7 +81,7 @@ def decode_infer(request: bytes, limits: WireLimits = DEFAULT_LIMITS) -> tuple[I
     return call, AnswerFormat(request_id, is_raw, empty_final)
 
 
-def split_raw(request: bytes) -> tuple[bytes, list[Buffer] | None]:
+def split_raw(request: Buffer) -> tuple[Buffer, list[Buffer] | None]:
     """A ModelInferRequest without its raw_input_contents, and these as views of it, so that nobody copies them.
 
     None instead of views, and the whole request, where they are not just the last fields of the message: then protobuf
@@ -236,6 +244,11 @@ def _show(value: object) -> str:
 def encode_infer(answer: InferenceAnswer, form: AnswerFormat) -> bytes:
     """The ModelInferResponse for an answer, in the form that its request asks for."""
     return b"".join(_response_parts(answer, form, None))
+
+
+def encode_infer_message(answer: InferenceAnswer, form: AnswerFormat) -> bytes:
+    """The same behind the prefix of a gRPC message, in one copy."""
+    return frame_message(*_response_parts(answer, form, None))
 
 
 def encode_stream_answer(answer: InferenceAnswer, form: AnswerFormat, final: bool) -> bytes:
