@@ -62,7 +62,7 @@ async def measure(connections: int, rounds: int) -> float:
     router.table = RouteTable(1, {"m": ModelRoute(pool, {"1": pool})})
     edge = HttpEdge(
         GatewayConfig("", ""), (routes := HttpRoutes(pipeline, WireLimits(), None, log)).serve,  # type: ignore[arg-type]
-        pipeline.new_request_id, routes.record_refusal,
+        pipeline.new_request_id, routes.record_refusal, routes.refusals,
     )  # fmt: skip
     runner = MemoryTransport()
     link = ReplicaLink("r", Ring(1 << 20), pool, asyncio.get_running_loop().create_future())

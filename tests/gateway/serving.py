@@ -135,7 +135,10 @@ class Serving:
         self.pipeline = Pipeline(self.router, {"http": CODES}, self._change, self.metrics, log, "id-", access_log)
         self.metrics.add_gauges(self.pipeline.gauges)
         self.routes = HttpRoutes(self.pipeline, WireLimits(max_body_bytes=config.max_body_bytes), self._scrape, log)
-        self.edge = HttpEdge(config, self.routes.serve, self.pipeline.new_request_id, self.routes.record_refusal)
+        routes = self.routes
+        self.edge = HttpEdge(
+            config, routes.serve, self.pipeline.new_request_id, routes.record_refusal, routes.refusals
+        )
         self.log = log
         self.port = 0
         self.pools: list[VersionPool] = []

@@ -311,6 +311,9 @@ async def test_a_request_that_the_model_cannot_compute_fails_alone_and_its_messa
 
 
 class Nobody:
+    together = None
+
+    def send(self, message: bytes) -> None: ...
     def answer(self, answer: object) -> None: ...
     def fail(self, error: object) -> None: ...
 

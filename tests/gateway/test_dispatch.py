@@ -49,6 +49,9 @@ class Outcomes:
         pending.done = pending.done or final
         self.answered.append((pending, outputs, final))
 
+    def succeeded_together(self, calls: Any, outputs: Any, batch: Batch, result: Result) -> bool:
+        return False
+
     def failed(self, pending: PendingCall, error: Exception, batch: Batch, detail: str) -> None:
         pending.done = True
         self.failures.append((pending, detail))

@@ -1,11 +1,12 @@
 """The pipeline as edges without a look ahead (gRPC) use it, and what it remembers of its callers."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from msgspec import structs
 
-from hyperion.schema.call import InferenceAnswer, InferenceCall, Tensor
+from hyperion.schema.call import BatchAnswer, InferenceAnswer, InferenceCall, Tensor
 from hyperion.schema.errors import HyperionError
 from hyperion.schema.snapshot import ServedVersion
 from tests.gateway.runners import Fifo
@@ -17,12 +18,17 @@ ONE = Tensor("command", "BYTES", (1, 1), b"\x01\x00\x00\x00x")
 class Kept:
     """A reply that keeps what it was told."""
 
+    together: Any = None
+
     def __init__(self) -> None:
         self.answers: list[InferenceAnswer] = []
         self.errors: list[HyperionError] = []
 
     def answer(self, answer: InferenceAnswer) -> None:
         self.answers.append(answer)
+
+    def send(self, message: bytes) -> None:
+        raise ZeroDivisionError(message)
 
     def fail(self, error: HyperionError) -> None:
         self.errors.append(error)
@@ -119,3 +125,38 @@ async def test_an_answer_that_cannot_be_sent_costs_its_caller_only(obedient: Ser
         await gateway.until(lambda: good.answers and broken.errors)
         assert broken.errors[0].message == "an internal error; quote request id id-9 when you report it"
         assert len(gateway.events("answer not sent")) == 1
+
+
+@on_uvloop
+async def test_answers_are_written_together_or_if_that_cannot_be_alone(obedient: ServedVersion) -> None:
+    asked: list[BatchAnswer] = []
+
+    def join(replies: list[Any], answer: BatchAnswer) -> list[bytes] | None:
+        asked.append(answer)
+        return None if len(asked) == 1 else [b"bad" if reply.broken else b"good" for reply in replies]
+
+    class Joined(Kept):
+        together = staticmethod(join)
+        broken = False
+
+        def send(self, message: bytes) -> None:
+            self.sent = message
+            if self.broken:
+                raise ZeroDivisionError
+
+    async with serving(("obedient", obedient)) as gateway:
+        alone = Joined()
+        gateway.pipeline.submit(
+            InferenceCall("obedient", "", "", (ONE,)), alone, protocol="http", request_id="id", received_ns=1 << 62
+        )
+        await gateway.until(lambda: alone.answers)
+        broken, good = Joined(), Joined()
+        broken.broken = True
+        for kept in (broken, good):
+            call = InferenceCall("obedient", "", "", (ONE,))
+            gateway.pipeline.submit(call, kept, protocol="http", request_id="id-9", received_ns=1 << 62)
+        await gateway.until(lambda: hasattr(good, "sent") and broken.errors)
+        assert (good.sent, good.answers, broken.sent) == (b"good", [], b"bad")
+        assert asked[-1].rows == 1
+        assert len(asked[-1].queue_ns) == asked[-1].outputs[0].shape[0]
+        assert broken.errors[0].message == "an internal error; quote request id id-9 when you report it"

@@ -7,6 +7,7 @@ import msgspec
 
 from hyperion.gateway.http import HttpConnection, HttpEdge
 from hyperion.gateway.http_exchange import Exchange
+from hyperion.gateway.http_refusals import Refusals
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import HyperionError
 
@@ -92,7 +93,13 @@ class Edge:
         self.refusals: list[HyperionError] = []
         self._at_once = at_once
         self._ids = 0
-        self.edge = HttpEdge(config, self._serve, self._new_id, lambda _exchange, error: self.refusals.append(error))
+        self.edge = HttpEdge(
+            config,
+            self._serve,
+            self._new_id,
+            lambda _exchange, error: self.refusals.append(error),
+            Refusals(lambda *_: None),
+        )
         self.edge.date = b"now"
 
     def _new_id(self) -> str:

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.schema.call import InferenceAnswer, Tensor
+from hyperion.schema.call import BatchAnswer, InferenceAnswer, Tensor
 from hyperion.schema.errors import MalformedRequest, TooLarge, Unsupported
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.snapshot import ModelState
 from hyperion.wire import oip_answer
 from hyperion.wire.limits import DEFAULT_LIMITS, WireLimits
+from hyperion.wire.oip_answer import encode_together
 from hyperion.wire.oip_json import (
     ALL_JSON,
     AnswerFormat,
@@ -26,7 +27,7 @@ from hyperion.wire.oip_json import (
     encode_model_metadata,
     encode_server_metadata,
 )
-from hyperion.wire.tensor import encode_elements, from_numpy
+from hyperion.wire.tensor import encode_elements, from_numpy, split_rows
 from tests.wire.strategies import NUMERIC, arrays
 
 
@@ -42,6 +43,38 @@ def read(answer: InferenceAnswer, form: AnswerFormat = ALL_JSON) -> Any:
     buffers, length = encode_answer(answer, form)
     assert length is None
     return json.loads(b"".join(bytes(one) for one in buffers), parse_constant=no_constant)
+
+
+@given(st.data())
+def test_a_batch_is_written_as_each_of_its_answers_alone(data: st.DataObject) -> None:
+    calls, rows = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
+    outputs = []
+    for index in range(data.draw(st.integers(1, 3))):
+        datatype = data.draw(st.sampled_from(NUMERIC))
+        trailing = data.draw(st.lists(st.integers(0, 3), max_size=2))
+        array = data.draw(arrays(datatype, False, st.just((calls * rows, *trailing))))
+        outputs.append(from_numpy(f"y{index}", array, datatype))
+    pieces = [split_rows(output, [rows] * calls) for output in outputs]
+    alone = [encode_answer(answer_of(*one), ALL_JSON)[0][0] for one in zip(*pieces, strict=True)]
+    batch = BatchAnswer("m", "1", "sha256:0", tuple(outputs), rows, [0] * calls)
+    assert encode_together(batch) == alone
+
+
+def test_a_batch_with_an_output_that_is_no_number_is_not_written_together() -> None:
+    words = Tensor("y", "BYTES", (2,), encode_elements([b"a", b"b"]))
+    assert encode_together(BatchAnswer("m", "1", "", (words,), 1, [0, 0])) is None
+
+
+def test_the_shapes_that_batches_were_written_for_are_forgotten_when_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(oip_answer, "_TEMPLATES_KEPT", 2)
+    for columns in range(1, 6):
+        output = from_numpy("y", np.zeros((2, columns), "<f4"), "FP32")
+        encode_answer(answer_of(output), ALL_JSON)
+        bodies = encode_together(BatchAnswer("m", "1", "", (output,), 1, [0, 0]))
+        assert bodies is not None
+        assert [json.loads(body)["outputs"][0]["data"] for body in bodies] == [[0.0] * columns] * 2
 
 
 @given(st.data())

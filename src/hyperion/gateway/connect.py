@@ -3,7 +3,7 @@ each."""
 
 import asyncio
 import socket
-from typing import Final
+from typing import Final, cast
 
 from hyperion.gateway.dispatch import Outcomes, ReplicaLink
 from hyperion.gateway.ring import Ring
@@ -45,7 +45,7 @@ async def _connect(
     link = ReplicaLink(replica.name, ring, outcomes, lost)
     links[replica.name] = link
     try:
-        await asyncio.get_running_loop().create_unix_connection(lambda: link, sock=connection)
+        await asyncio.get_running_loop().create_unix_connection(lambda: cast(asyncio.Protocol, link), sock=connection)
     except BaseException:  # the pool was closed in between
         links.pop(replica.name, None)
         connection.close()

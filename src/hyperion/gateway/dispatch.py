@@ -5,9 +5,10 @@ ends hands the batches it held back to the pool, and says which of them the repl
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from hyperion.gateway.pending import PendingCall
 from hyperion.gateway.ring import SLOTS, Ring
@@ -37,6 +38,8 @@ from hyperion.wire.frame import (
 )
 from hyperion.wire.tensor import check_tensor_data, split_rows
 
+GLANCE_BYTES: Final = 64 << 10
+
 
 class Batch:
     """Calls that were sent as one frame."""
@@ -64,12 +67,16 @@ class Outcomes(Protocol):
     def succeeded(
         self, pending: PendingCall, outputs: tuple[Tensor, ...], batch: Batch, result: Result, final: bool
     ) -> None: ...
+    def succeeded_together(
+        self, calls: list[PendingCall], outputs: tuple[Tensor, ...], batch: Batch, result: Result
+    ) -> bool: ...
     def failed(self, pending: PendingCall, error: HyperionError, batch: Batch, detail: str) -> None: ...
     def batch_done(self, batch: Batch, result: Result) -> None: ...
 
 
-class ReplicaLink(asyncio.Protocol):
-    """A connection to one runner. `credits` batches may be sent before a result must come back."""
+class ReplicaLink:
+    """A connection to one runner: an `asyncio.Protocol` in all but name, as a compiled class has no interpreted base.
+    `credits` batches may be sent before a result must come back."""
 
     def __init__(self, name: str, ring: Ring, outcomes: Outcomes, lost: "asyncio.Future[None]") -> None:
         self.name = name
@@ -86,6 +93,7 @@ class ReplicaLink(asyncio.Protocol):
         self._next_id = 0
         self._at_fault = 0  # the batch whose result could not be used
         self._transport: asyncio.Transport | None = None
+        self._descriptor = -1
 
     @property
     def idle(self) -> bool:
@@ -98,12 +106,15 @@ class ReplicaLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has the interface but not the class
+        connection = transport.get_extra_info("socket")
+        self._descriptor = connection.fileno() if connection else -1
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(str(exc) if exc else "the replica closed its connection")
 
     def close(self) -> None:
         """Ends the connection; the runner keeps on serving others."""
+        self._descriptor = -1
         if self._transport is not None:
             self._transport.close()
 
@@ -112,6 +123,7 @@ class ReplicaLink(asyncio.Protocol):
         if transport is None:
             return
         self.ready = False
+        self._descriptor = -1
         held = list(self._held.values())
         self._held.clear()
         computing = self._at_fault or self._ring.computing()
@@ -180,6 +192,17 @@ class ReplicaLink(asyncio.Protocol):
         """The held calls whose deadline has passed; the batch itself stays with the runner."""
         return [p for batch in self._held.values() for p in batch.calls if not p.done and p.deadline_ns <= now_ns]
 
+    def glance(self) -> None:
+        """Takes what has come in by now, without waiting for the loop's next turn."""
+        if self._descriptor < 0 or not self._held:
+            return
+        try:
+            data = os.read(self._descriptor, GLANCE_BYTES)
+        except OSError:  # nothing there; or the connection is broken, which the loop will find out, too
+            return
+        if data:
+            self.data_received(data)
+
     def data_received(self, data: bytes) -> None:
         try:
             for frame in self._reader.feed(data):
@@ -238,17 +261,20 @@ class ReplicaLink(asyncio.Protocol):
             if not calls:
                 return
         outcomes = self._outcomes
-        tensors = own(read_tensors(result.tensors, frame.data, self._ring.view))
+        owned = own(read_tensors(result.tensors, frame.data, self._ring.view))
+        if len(calls) > 1:
+            rows = sum([pending.rows for pending in calls])
+            for tensor in owned:
+                if not tensor.shape or tensor.shape[0] != rows:
+                    raise FrameError(f'output "{tensor.name}" of shape {tensor.shape} for {rows} rows')
+        if outcomes.succeeded_together(calls, owned, batch, result):
+            return
         if len(calls) == 1:
             if not calls[0].done:
-                outcomes.succeeded(calls[0], tensors, batch, result, True)
+                outcomes.succeeded(calls[0], owned, batch, result, True)
             return
         counts = [pending.rows for pending in calls]
-        rows = sum(counts)
-        for tensor in tensors:
-            if not tensor.shape or tensor.shape[0] != rows:
-                raise FrameError(f'output "{tensor.name}" of shape {tensor.shape} for {rows} rows')
-        parts = [split_rows(tensor, counts) for tensor in tensors]
+        parts = [split_rows(tensor, counts) for tensor in owned]
         for pending, *outputs in zip(calls, *parts, strict=True):
             if not pending.done:
                 outcomes.succeeded(pending, tuple(outputs), batch, result, True)

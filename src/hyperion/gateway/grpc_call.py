@@ -17,6 +17,7 @@ from hyperion.gateway.inflate import inflate
 from hyperion.gateway.pending import PendingCall
 from hyperion.schema.call import Buffer, InferenceAnswer
 from hyperion.schema.errors import (
+    ClientTooSlow,
     DeadlineExceeded,
     HyperionError,
     MalformedRequest,
@@ -32,6 +33,7 @@ from hyperion.wire.grpc_framing import (
     frame_message,
     status_block,
 )
+from hyperion.wire.http2_frames import ENHANCE_YOUR_CALM
 from hyperion.wire.http2_stream import Stream
 from hyperion.wire.oip_grpc import AnswerFormat, encode_infer_message
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 MAX_BUFFERED_BYTES: Final = 2 << 30  # messages that are still arriving, over all connections
 MAX_CONNECTION_BYTES: Final = 512 << 20  # and of one connection
+MAX_QUEUED_BYTES: Final = 256 << 20  # answers of one connection that its client does not take
 ROOM_BYTES: Final = 64 << 10  # a stream writes its next message while less than this waits for its client
 AHEAD: Final = 16  # messages of a stream that are kept until somebody reads them; then its window stays closed
 
@@ -56,7 +59,18 @@ class Method(Struct, frozen=True):
 class Call:
     """What both kinds have in common: how they end."""
 
-    __slots__ = ("connection", "counted", "head", "held_bytes", "method", "over", "reader", "request_id", "stream")
+    __slots__ = (
+        "connection",
+        "counted",
+        "head",
+        "held_bytes",
+        "method",
+        "over",
+        "progress",
+        "reader",
+        "request_id",
+        "stream",
+    )
 
     def __init__(self, connection: "GrpcConnection", stream: Stream, method: Method) -> None:
         server = connection.server
@@ -69,6 +83,7 @@ class Call:
         self.reader: MessageReader | None = None
         self.held_bytes = 0
         self.over = False
+        self.progress = (0, stream.opened_s)
         if method.counted:
             server.running += 1
 
@@ -109,6 +124,14 @@ class Call:
             raise MalformedRequest("a message is compressed, but grpc-encoding does not say how")
         return inflate(message.data, encoding, self.connection.server.limits.max_body_bytes)
 
+    def _moves(self, now_s: float, timeout_s: float) -> bool:
+        """If a little more of the request has come within the time."""
+        received_bytes, since_s = self.progress
+        if self.stream.received_bytes != received_bytes:
+            self.progress = (self.stream.received_bytes, now_s)
+            return True
+        return now_s - since_s <= timeout_s
+
     def _end(self) -> None:
         """Counts the call no more. Called once, however it ends."""
         self.over = True
@@ -123,7 +146,8 @@ class Call:
 class UnaryCall(Call):
     """A call with one message, to be answered with one."""
 
-    __slots__ = ("_serve", "form", "message", "pending", "progress", "received_ns", "task")
+    __slots__ = ("_serve", "form", "message", "pending", "received_ns", "task")
+    together = None
 
     def __init__(self, connection: "GrpcConnection", stream: Stream, method: Method) -> None:
         super().__init__(connection, stream, method)
@@ -132,7 +156,6 @@ class UnaryCall(Call):
         self.pending: PendingCall | None = None
         self.task: asyncio.Task[None] | None = None
         self.message: Message | None = None
-        self.progress = (0, stream.opened_s)
         assert method.serve is not None
         self._serve = method.serve
 
@@ -172,14 +195,12 @@ class UnaryCall(Call):
         self._hold(0)
         self._serve(self, message)
 
-    def is_late(self, now_s: float, timeout_s: float) -> bool:
-        """If the message should have come by now: before the deadline, and a little more of it every `timeout_s`."""
-        received_bytes, since_s = self.progress
-        if self.stream.received_bytes != received_bytes:
-            self.progress = (self.stream.received_bytes, now_s)
-            since_s = now_s
+    def look_at_time(self, now_s: float, timeout_s: float) -> None:
+        """Once a second: ends the call if its message should be there by now."""
         deadline_ns = self.head.timeout_ns
-        return now_s - since_s > timeout_s or bool(deadline_ns and now_s * 1e9 - self.received_ns > deadline_ns)
+        late = deadline_ns and now_s * 1e9 - self.received_ns > deadline_ns
+        if not self.stream.remote_ended and (late or not self._moves(now_s, timeout_s)):
+            self.refuse(ClientTooSlow("the request did not arrive in time; send it faster"))
 
     def spawn(self, work: Awaitable[bytes]) -> None:
         """Answers with the result of `work`, within gRPC's deadline."""
@@ -198,6 +219,9 @@ class UnaryCall(Call):
             self.finish(frame_message(data), OK_FIELD)
 
     # --- ends ---
+
+    def send(self, message: bytes) -> None:
+        raise AssertionError(f"{len(message)} bytes that nobody wrote for this protocol")
 
     def answer(self, answer: InferenceAnswer) -> None:
         """The pipeline's answer."""
@@ -219,11 +243,15 @@ class UnaryCall(Call):
 
     def finish(self, body: bytes, trailers: bytes) -> None:
         """Answers with a framed message."""
-        if not self.over:
+        if self.over:
+            return
+        if self.connection.sender.queued_bytes > MAX_QUEUED_BYTES:
+            self.connection.http2.reset(self.stream, ENHANCE_YOUR_CALM)
+        else:
             self._end()
             self.pending = None
             self.connection.sender.send_answer(self.stream, ANSWER_HEAD, body, trailers)
-            self.connection.wake()
+        self.connection.wake()
 
     def fail(self, error: HyperionError) -> None:
         """Answers with an error."""
@@ -313,6 +341,13 @@ class StreamCall(Call):
         reading, self._reading = self._reading, None
         if reading is not None and not reading.done():
             reading.set_result(None)
+
+    def look_at_time(self, now_s: float, timeout_s: float) -> None:
+        """Once a second: ends the call if a message that has begun does not go on."""
+        if self._moves(now_s, timeout_s) or self.stream.remote_ended or self.stream.withheld:
+            return
+        if self.reader is not None and self.reader.held_bytes:
+            self.fail(ClientTooSlow("the request did not arrive in time; send it faster"))
 
     async def read(self) -> Buffer | None:
         """The next message, None after the last one. Raises HyperionError for one that cannot be inflated."""

@@ -49,6 +49,11 @@ class Slot:
         self.ended = False
         self.told = 0
 
+    together = None
+
+    def send(self, message: bytes) -> None:
+        raise AssertionError(f"{len(message)} bytes that nobody wrote for this protocol")
+
     def answer(self, answer: InferenceAnswer) -> None:
         """One answer. A model that streams may end with an empty one, which is sent to callers who ask for it only."""
         if self.ended:

@@ -16,6 +16,7 @@ import httptools
 
 from hyperion.gateway.http_exchange import Exchange
 from hyperion.gateway.http_known import KnownHead, clean_id, find_body, learn_head
+from hyperion.gateway.http_refusals import Refusals
 from hyperion.gateway.large_body import SMALLEST_BYTES, BodyMemory, BodyReceiver
 from hyperion.schema.call import Buffer
 from hyperion.schema.config import GatewayConfig
@@ -43,7 +44,8 @@ ONCE: Final = frozenset((b"host", b"inference-header-content-length", b"authoriz
 
 class HttpEdge:
     """What the connections of one worker share. `serve(exchange)` answers a request that has arrived whole;
-    `refused(exchange, error)` records one that never did."""
+    `refused(exchange, error)` records one that never did; `refusals` are answers that stand for requests like one that
+    was refused."""
 
     def __init__(
         self,
@@ -51,11 +53,13 @@ class HttpEdge:
         serve: Callable[[Exchange], None],
         new_request_id: Callable[[], str],
         refused: Callable[[Exchange, HyperionError], None],
+        refusals: Refusals,
     ) -> None:
         self.config = config
         self.serve = serve
         self.new_request_id = new_request_id
         self.refused = refused
+        self.refusals = refusals
         self.connections: set[HttpConnection] = set()
         self.draining = False
         self.empty = asyncio.Event()
@@ -65,15 +69,16 @@ class HttpEdge:
         self.now_s = 0.0
         self.tick(time.monotonic())
 
-    def make_connection(self) -> "HttpConnection":
-        """For asyncio's create_server."""
-        return HttpConnection(self)
+    def make_connection(self) -> asyncio.Protocol:
+        """For the acceptor."""
+        return cast(asyncio.Protocol, HttpConnection(self))
 
     def tick(self, now_s: float) -> None:
         """Once a second: the clock that is good enough for timeouts, the date header, connections that take too
         long."""
         self.now_s = now_s
         self.date = formatdate(usegmt=True).encode()
+        self.refusals.forget_old()
         for connection in tuple(self.connections):
             connection.look_at_time(now_s)
 
@@ -90,8 +95,9 @@ class HttpEdge:
             connection.close_if_idle()
 
 
-class HttpConnection(asyncio.Protocol):
-    """One client's connection. The parser's callbacks build an exchange; exchanges are answered in order."""
+class HttpConnection:
+    """One client's connection: an `asyncio.Protocol` in all but name, as a compiled class has no interpreted base. The
+    parser's callbacks build an exchange; exchanges are answered in order."""
 
     __slots__ = (
         "_body",
@@ -276,6 +282,8 @@ class HttpConnection(asyncio.Protocol):
         if not body_start or self.edge.draining:
             return False
         self.http_11 = True
+        if self.edge.refusals.standing and not self._exchanges and self._refuse_known(known):
+            return True
         exchange = Exchange(
             self,
             known.method,
@@ -289,6 +297,16 @@ class HttpConnection(asyncio.Protocol):
         self.edge.serve(exchange)
         if len(self._exchanges) >= MAX_PIPELINED:
             self._read_or_pause()
+        return True
+
+    def _refuse_known(self, known: KnownHead) -> bool:
+        """Answers from a refusal that stands, if there is one."""
+        edge = self.edge
+        answer = edge.refusals.answer(known, edge.date, edge.new_request_id)
+        if not answer:
+            return False
+        self._expected_s = edge.now_s + edge.config.idle_timeout_s
+        self._write(answer)
         return True
 
     def _receive_large(self) -> None:
@@ -313,9 +331,9 @@ class HttpConnection(asyncio.Protocol):
             self._complete(receiver.body)
 
     def _end_receiver(self) -> None:
-        self._receiver = None
-        if self._transport is not None and self._transport.get_protocol() is not self:
-            self._transport.set_protocol(self)
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None and self._transport is not None and self._transport.get_protocol() is receiver:
+            self._transport.set_protocol(cast(asyncio.Protocol, self))
 
     def _read_or_pause(self) -> None:
         """Reads only while the client takes its answers and not too many of its requests are open."""

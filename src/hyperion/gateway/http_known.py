@@ -11,11 +11,13 @@ from typing import Final
 from msgspec import Struct
 
 MAX_LENGTH_DIGITS: Final = 12
+MAX_SIZES: Final = 256
 UNUSUAL: Final = frozenset((b"connection", b"expect", b"upgrade", b"transfer-encoding"))
 
 
 class KnownHead(Struct, frozen=True, gc=False):
-    """A request head that llhttp accepted, cut around the digits of its content-length."""
+    """A request head that llhttp accepted, cut around the digits of its content-length. `by_size` has whole heads by
+    the size of the request that began with them, as bodies come in a few sizes."""
 
     before: bytes
     after: bytes
@@ -23,6 +25,7 @@ class KnownHead(Struct, frozen=True, gc=False):
     path: bytes
     headers: dict[bytes, bytes]
     request_id: str
+    by_size: dict[int, bytes] = {}
 
 
 def learn_head(data: bytes, method: bytes, path: bytes, headers: dict[bytes, bytes]) -> KnownHead | None:
@@ -44,6 +47,10 @@ def learn_head(data: bytes, method: bytes, path: bytes, headers: dict[bytes, byt
 
 def find_body(known: KnownHead, data: bytes, max_body_bytes: int) -> int:
     """Where the body begins if `data` is one whole request with that head, but for the length; else 0."""
+    size = len(data)
+    head = known.by_size.get(size)
+    if head is not None and data.startswith(head):
+        return len(head)
     if not data.startswith(known.before):
         return 0
     start = len(known.before)
@@ -52,8 +59,13 @@ def find_body(known: KnownHead, data: bytes, max_body_bytes: int) -> int:
     if stop < 0 or not length.isdigit() or not data.startswith(known.after, stop):
         return 0
     body_start = stop + len(known.after)
-    size = int(length)
-    return body_start if len(data) - body_start == size and size <= max_body_bytes else 0
+    body_bytes = int(length)
+    if size - body_start != body_bytes or body_bytes > max_body_bytes:
+        return 0
+    if len(known.by_size) >= MAX_SIZES:
+        known.by_size.clear()
+    known.by_size[size] = data[:body_start]
+    return body_start
 
 
 def clean_id(given: bytes) -> str:

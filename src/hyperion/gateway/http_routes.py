@@ -13,6 +13,7 @@ import orjson
 
 from hyperion import __version__
 from hyperion.gateway.http_exchange import JSON, Exchange
+from hyperion.gateway.http_refusals import PROTOCOL, TIMEOUT, Refusals
 from hyperion.gateway.http_targets import Target, parse_path
 from hyperion.gateway.inflate import inflate
 from hyperion.gateway.pipeline import Pipeline
@@ -23,6 +24,7 @@ from hyperion.schema.errors import (
     InternalError,
     MalformedRequest,
     MethodNotAllowed,
+    Overloaded,
     TooLarge,
     UnknownModel,
 )
@@ -41,7 +43,6 @@ from hyperion.wire.oip_metadata import (
 from hyperion.wire.sse import encode_event
 from hyperion.wire.v1 import decode_predict, encode_predict
 
-PROTOCOL: Final = "http"
 MAX_TARGETS: Final = 4096
 MAX_REMEMBERED_BYTES: Final = 256  # of a path; longer ones are parsed each time
 MAX_TIMEOUT_MS: Final = 86_400_000
@@ -61,6 +62,7 @@ class HttpRoutes:
         self._limits = limits
         self._scrape = scrape
         self._log = log
+        self.refusals = Refusals(pipeline.refused_again)
         self._targets: dict[bytes, Target] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: dict[str, Handler] = {
@@ -191,7 +193,12 @@ class HttpRoutes:
         """The pool that will answer. Refuses what would be answered too late before its body costs anything."""
         pool = self._pipeline.find(model, version)
         if pool.has_backlog:
-            self._pipeline.check_queue(pool, _timeout_ns(exchange), exchange.received_ns)
+            try:
+                self._pipeline.check_queue(pool, _timeout_ns(exchange), exchange.received_ns)
+            except Overloaded as error:
+                if not self._pipeline.access_log:  # there, each request has a line of its own
+                    self.refusals.remember(exchange.path, exchange.headers.get(TIMEOUT), pool, model, error)
+                raise
         return pool
 
     def _only_model(self) -> str:
@@ -296,7 +303,7 @@ class HttpRoutes:
 
 def _timeout_ns(exchange: Exchange) -> int:
     """What the caller allows by header; 0 for nothing said. Raises MalformedRequest."""
-    given = exchange.headers.get(b"x-request-timeout-ms")
+    given = exchange.headers.get(TIMEOUT)
     return 0 if given is None else _number(given, "x-request-timeout-ms", MAX_TIMEOUT_MS, 1) * 1_000_000
 
 

@@ -3,13 +3,22 @@
 from collections.abc import Callable
 from typing import Protocol
 
-
-from hyperion.schema.call import InferenceAnswer, InferenceCall
+from hyperion.schema.call import BatchAnswer, InferenceAnswer, InferenceCall
 from hyperion.schema.errors import HyperionError
 
 
 class Reply(Protocol):
     """The edge's side of one call; called on the event loop's thread."""
+
+    @property
+    def together(self) -> "EncodeTogether | None":
+        """What writes the answers of a whole batch of such calls at a fraction of the cost of each alone; None for a
+        call that is to be answered alone."""
+        ...
+
+    def send(self, message: bytes) -> None:
+        """The answer as `together` wrote it, in place of `answer`."""
+        ...
 
     def answer(self, answer: InferenceAnswer) -> None:
         """One answer; the last one (and a unary call's only one) has `final` set."""
@@ -20,9 +29,18 @@ class Reply(Protocol):
         ...
 
 
+# One message for each of the replies, or None, and nothing done, where each has to be answered alone.
+EncodeTogether = Callable[[list[Reply], BatchAnswer], list[bytes] | None]
+
+
 class Unheard:
     """The reply of a call that has ended. It takes the caller's place, so that call and caller, which know each other,
     are freed at once and not by the garbage collector."""
+
+    together = None
+
+    def send(self, message: bytes) -> None:
+        raise AssertionError(f"{len(message)} bytes for a call that has ended")
 
     def answer(self, answer: InferenceAnswer) -> None:
         raise AssertionError(f"an answer for a call to {answer.model} that has ended")

@@ -4,10 +4,9 @@ end.
 Called by the edges (`gateway/http*`, `gateway/grpc`). Sees no protocol but its name. Never here: bytes, sockets.
 """
 
-import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from hyperion.gateway.admit import MAX_KNOWN_KEYS, check_call, count_rows, merge_key
 from hyperion.gateway.pending import UNHEARD, PendingCall, Reply
@@ -23,6 +22,7 @@ from hyperion.telemetry.metrics import OTHER, Metrics
 
 OK = "ok"
 SHED = frozenset(("overloaded", "not_ready", "rate_limited", "deadline_exceeded"))
+ID_ENDS: Final = tuple([f"{n:03x}" for n in range(4096)])  # formatting a number costs more than the rest of an id
 ChangeModel = Callable[[str, Mapping[str, Any] | None], Awaitable[None]]
 
 
@@ -45,17 +45,25 @@ class Pipeline:
         self._change_model = change_model
         self._metrics = metrics
         self._log = log
-        self._access_log = access_log
+        self.access_log = access_log
         self._id_prefix = id_prefix
-        self._ids = itertools.count(1)
+        self._id_block = 0
+        self._id_start = f"{id_prefix}0"
+        self._id_index = 0
         self.starting = False  # an edge does not listen yet
         self.draining = False
 
     # --- calls ---
 
     def new_request_id(self) -> str:
-        """Unique across processes and restarts: a random prefix per process and a counter."""
-        return f"{self._id_prefix}{next(self._ids):x}"
+        """Unique across processes and restarts: a random prefix per process and a counter in base 16."""
+        index = self._id_index
+        if index == len(ID_ENDS):
+            self._id_block += 1
+            self._id_start = f"{self._id_prefix}{self._id_block:x}"
+            index = 0
+        self._id_index = index + 1
+        return self._id_start + ID_ENDS[index]
 
     def find(self, model: str, version: str) -> VersionPool:
         """The pool that will answer. Raises UnknownModel or NotReady."""
@@ -156,6 +164,12 @@ class Pipeline:
         known = model if model in self._router.table.models else OTHER
         self._record(known, OTHER, protocol, request_id, time.monotonic_ns() - received_ns, error, 0, 0, 0)
 
+    def refused_again(self, protocol: str, model: str) -> None:
+        """Counts a request that ended as an earlier one did which was refused as `Overloaded`."""
+        status = self._statuses[protocol][Overloaded.code]
+        self._metrics.record(RequestRecord("", model, OTHER, protocol, status, 0))
+        self._metrics.count_shed(Overloaded.code)
+
     def finished(
         self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int, now_ns: int
     ) -> None:
@@ -174,7 +188,7 @@ class Pipeline:
     def answered(self, calls: list[PendingCall], formed_ns: int, back_ns: int, compute_ns: int) -> None:
         """For the pools: a batch has answered these calls of one version."""
         protocols = {pending.protocol for pending in calls}
-        if len(protocols) > 1 or self._access_log:
+        if len(protocols) > 1 or self.access_log:
             for pending in calls:
                 self.finished(pending, None, formed_ns - pending.received_ns, compute_ns, back_ns)
             return
@@ -222,7 +236,7 @@ class Pipeline:
         self._metrics.record(record)
         if error is not None and code in SHED:
             self._metrics.count_shed(code)
-        if self._access_log or (error is not None and error.blame != "caller" and code not in SHED):
+        if self.access_log or (error is not None and error.blame != "caller" and code not in SHED):
             self._log.request(record)
 
     # --- questions ---

@@ -18,13 +18,14 @@ from hyperion.policy.admission import QueueState
 from hyperion.policy.batching import BatchLimits, hold_ns, open_for_ns
 from hyperion.policy.crash import plan_after_crash
 from hyperion.policy.latency import LatencyCurve, fit_prior, observe, observe_pace
-from hyperion.schema.call import InferenceAnswer, Tensor
+from hyperion.schema.call import BatchAnswer, InferenceAnswer, Tensor
 from hyperion.schema.errors import ClientGone, DeadlineExceeded, HyperionError, PoisonRequest, RunnerLost
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog
 from hyperion.telemetry.metrics import Metrics
 from hyperion.wire.frame import Hello, Result
 
+GLANCE_EVERY: Final = 16  # requests; each look costs a system call
 MAX_STREAMS: Final = 256  # per replica; each one is a generator that the runner holds
 
 Finished = Callable[[PendingCall, HyperionError | None, int, int, int], None]
@@ -53,6 +54,7 @@ class VersionPool:
         self.closed = asyncio.Event()
         self.known_keys: dict[object, int] = {}
         self.streams = 0
+        self.epoch = 0  # another one as soon as a newcomer's wait may have become shorter
         self._queue = WaitingQueue(served.signature.batched)
         self._queue_rows = queue_rows
         self._limits = BatchLimits(served.options.max_batch_size, slot_bytes // 2)
@@ -66,6 +68,7 @@ class VersionPool:
         self._backlog_ns = 0  # when the last batch came back, if it left a backlog
         self._retired = False
         self._pump_scheduled = False
+        self._until_glance = GLANCE_EVERY
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._connectors = [
@@ -110,6 +113,18 @@ class VersionPool:
             self.streams += 1
         self._queue.push(pending)
         self._schedule_pump()
+        if self._queue.rows > self._limits.max_rows:
+            self.glance()
+
+    def glance(self) -> None:
+        """Called for each request, admitted or not, that comes while more waits than a batch takes. In such times one
+        turn of the loop may read hundreds of requests; the replicas must not wait for its end with what they have
+        computed, and then for their next batch."""
+        self._until_glance -= 1
+        if self._until_glance <= 0:
+            self._until_glance = GLANCE_EVERY
+            for link in tuple(self._links.values()):
+                link.glance()
 
     def _cancel(self, pending: PendingCall) -> None:
         """The caller left. In the queue the call is passed over; a batch goes on without it; a stream is told to
@@ -141,6 +156,7 @@ class VersionPool:
                     self._loop.call_later(held_ns / 1e9, self._schedule_pump)
                     return
             calls, late, suspects = queue.take(now_ns, self.curve, self._limits)
+            self.epoch += 1
             for pending in late:
                 self._expire(pending, "before a replica could take it")
             if calls:
@@ -178,6 +194,7 @@ class VersionPool:
         if self.curve == LatencyCurve():
             self.curve = fit_prior(hello.bucket_seconds)
         self.connected.set()
+        self.epoch += 1
         self._schedule_pump()
 
     def link_lost(self, link: ReplicaLink, held: list[Batch], computing: int, reason: str) -> None:
@@ -189,6 +206,7 @@ class VersionPool:
             rows = sum(batch.rows for batch in held)
             self._log.write("warning", "replica lost", replica=link.name, reason=reason, rows_held=rows)
         self._backlog_ns = 0
+        self.epoch += 1
         for batch in held:
             if batch.stream and batch.calls[0].parts:
                 error = RunnerLost("the replica died in the middle of the stream; send the request again")
@@ -253,11 +271,52 @@ class VersionPool:
         pending.reply = UNHEARD
         batch.answered.append(pending)
 
+    def succeeded_together(
+        self, calls: list[PendingCall], outputs: tuple[Tensor, ...], batch: Batch, result: Result
+    ) -> bool:
+        """As `succeeded` for all calls of a batch, if their edge can write their answers together: that costs a third.
+        False, and nothing done, if not."""
+        together = calls[0].reply.together
+        rows = calls[0].rows
+        if together is None or batch.stream:
+            return False
+        replies = [pending.reply for pending in calls]
+        for pending, reply in zip(calls, replies, strict=True):
+            if pending.rows != rows or pending.done or reply.together is not together:
+                return False
+        formed_ns = batch.formed_ns
+        answer = BatchAnswer(
+            self.model,
+            self.served.version,
+            self.served.digest,
+            outputs,
+            rows,
+            [formed_ns - pending.received_ns for pending in calls],
+            "model",
+            max(0, batch.back_ns - formed_ns - result.compute_ns),
+            result.compute_ns,
+        )
+        messages = together(replies, answer)
+        if messages is None:
+            return False
+        for pending, reply, message in zip(calls, replies, messages, strict=True):
+            try:
+                reply.send(message)
+            except Exception as error:  # a bug of ours must cost this caller only
+                self._log.write("error", "answer not sent", request_id=pending.request_id, error=repr(error))
+                self._fail(pending, internal_error(pending.request_id), batch)
+                continue
+            pending.done = True
+            pending.reply = UNHEARD
+            batch.answered.append(pending)
+        return True
+
     def failed(self, pending: PendingCall, error: HyperionError, batch: Batch, detail: str) -> None:
         self._log.write("error", "model raised", request_id=pending.request_id, endpoint=self.model, error=detail)
         self._fail(pending, error, batch)
 
     def batch_done(self, batch: Batch, result: Result) -> None:
+        self.epoch += 1
         if not batch.stream:
             if self._backlog_ns:
                 self._row_ns = observe_pace(self._row_ns, batch.rows, batch.back_ns - self._backlog_ns)
@@ -267,7 +326,10 @@ class VersionPool:
             if batch.answered:
                 self._answered(batch.answered, batch.formed_ns, batch.back_ns, result.compute_ns)
             self._metrics.observe_batch(self.model, self.served.version, batch.rows, result.compute_ns)
-        self._schedule_pump()
+        if self.has_backlog:
+            self._pump()  # nobody who is read later in this turn could join a batch that is full already
+        else:
+            self._schedule_pump()
 
     # --- ends ---
 
@@ -296,8 +358,10 @@ class VersionPool:
     def look_at_deadlines(self, now_ns: int) -> None:
         """Ends every call whose deadline has passed, wherever it is. Called every few milliseconds."""
         if self._queue.rows:
+            rows = self._queue.rows
             for pending in self._queue.expire(now_ns):
                 self._expire(pending, "before a replica could take it")
+            self.epoch += self._queue.rows < rows
         for link in self._links.values():
             for pending in link.expire(now_ns):
                 self._expire(pending, "while the model was computing")
@@ -309,6 +373,7 @@ class VersionPool:
     def retire(self) -> None:
         """Takes no more calls; closes when those that it holds have ended."""
         self._retired = True
+        self.epoch += 1
         self._schedule_pump()
 
     def _close_if_drained(self) -> None:

@@ -56,3 +56,18 @@ class InferenceAnswer(Struct, frozen=True, gc=False):
     queue_ns: int = 0
     batch_ns: int = 0
     compute_ns: int = 0
+
+
+class BatchAnswer(Struct, frozen=True, gc=False):
+    """What a batch of calls gets that all have `rows` rows: `outputs` hold their rows joined in the calls' order, and
+    `queue_ns` how long each of them waited. The other fields are those of InferenceAnswer."""
+
+    model: str
+    version: str
+    digest: str
+    outputs: tuple[Tensor, ...]
+    rows: int
+    queue_ns: list[int]
+    served_by: str = "model"
+    batch_ns: int = 0
+    compute_ns: int = 0

@@ -20,6 +20,7 @@ from hyperion.wire.tensor import DATATYPES, decode_elements, to_numpy
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 _NUMERIC = {name: datatype for name, datatype in DATATYPES.items() if name not in ("BF16", "BYTES")}
 _encoders: dict[str, Callable[[Buffer], bytes]] = {}  # by datatype; empty until numpy is imported
+_split_encoders: dict[str, Callable[[Buffer, int], list[bytes]]] = {}  # likewise
 
 
 def encode_flat(tensor: Tensor) -> bytes:
@@ -32,7 +33,8 @@ def encode_flat(tensor: Tensor) -> bytes:
         return orjson.dumps(_strings(tensor))
     if "numpy" not in sys.modules and memoryview(tensor.data).nbytes <= PLAIN_BYTES:
         return encode_plain(tensor.data, datatype)
-    _encoders.update((name, _make_encoder(one.dtype)) for name, one in _NUMERIC.items())
+    _encoders.update([(name, _make_encoder(one.dtype)) for name, one in _NUMERIC.items()])
+    _split_encoders.update([(name, _make_split_encoder(one.dtype)) for name, one in _NUMERIC.items()])
     return encode_flat(tensor)
 
 
@@ -41,6 +43,25 @@ def _make_encoder(name: str) -> Callable[[Buffer], bytes]:
 
     dumps, frombuffer, dtype = orjson.dumps, np.frombuffer, np.dtype(name)
     return lambda data: dumps(frombuffer(data, dtype), None, _NUMPY)
+
+
+def encode_split(tensor: Tensor, pieces: int) -> list[bytes] | None:
+    """The elements of each of `pieces` equal parts of the tensor as `encode_flat` writes them, but without brackets, in
+    one pass. None where only `encode_flat` can: for what is no number, and until numpy is imported."""
+    encode = _split_encoders.get(tensor.datatype)
+    return encode(tensor.data, pieces) if encode is not None else None
+
+
+def _make_split_encoder(name: str) -> Callable[[Buffer, int], list[bytes]]:
+    import numpy as np
+
+    dumps, frombuffer, dtype = orjson.dumps, np.frombuffer, np.dtype(name)
+
+    def encode(data: Buffer, pieces: int) -> list[bytes]:
+        array = frombuffer(data, dtype)
+        return dumps(array.reshape(pieces, array.size // pieces), None, _NUMPY)[2:-2].split(b"],[")
+
+    return encode
 
 
 def encode_nested(tensor: Tensor) -> bytes:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import orjson
 from msgspec import Struct
 
-from hyperion.schema.call import Buffer, InferenceAnswer, Tensor
-from hyperion.wire.json_text import encode_flat
+from hyperion.schema.call import BatchAnswer, Buffer, InferenceAnswer, Tensor
+from hyperion.wire.json_text import encode_flat, encode_split
 
 _TEMPLATES_KEPT = 1024
 
@@ -46,6 +46,53 @@ def encode_answer(answer: InferenceAnswer, format: AnswerFormat) -> tuple[list[B
     return _encode_binary(answer, format)
 
 
+def encode_together(answer: BatchAnswer) -> list[bytes] | None:
+    """The bodies for all calls of a batch, as `encode_answer` writes each with `ALL_JSON`, in one pass over the
+    outputs. None where they have to be written one by one."""
+    pieces = len(answer.queue_ns)
+    columns = []
+    for output in answer.outputs:
+        texts = encode_split(output, pieces)
+        if texts is None:
+            return None
+        columns.append(texts)
+    rows = answer.rows
+    shapes = [(one.name, one.datatype, (rows, *one.shape[1:])) for one in answer.outputs]
+    key = (answer.model, answer.version, tuple(shapes))
+    around = _around.get(key)
+    if around is None:
+        around = _describe_around(answer, shapes)
+        if len(_around) >= _TEMPLATES_KEPT:
+            _around.clear()
+        _around[key] = around
+    start, *middles, end = around
+    if not middles:
+        return [b"".join((start, text, end)) for text in columns[0]]
+    bodies = []
+    behinds = [*middles, end]
+    for row in zip(*columns, strict=True):
+        parts = [start]
+        for text, behind in zip(row, behinds, strict=True):
+            parts.append(text)
+            parts.append(behind)
+        bodies.append(b"".join(parts))
+    return bodies
+
+
+_around: dict[_TemplateKey, list[bytes]] = {}
+
+
+def _describe_around(answer: BatchAnswer, shapes: list[tuple[str, str, tuple[int, ...]]]) -> list[bytes]:
+    """The JSON of such an answer, cut where the elements of each output belong."""
+    empty = [Tensor(name, datatype, shape, b"") for name, datatype, shape in shapes]
+    parts = [_head(answer.model, answer.version)]
+    for index, one in enumerate(empty):
+        parts[-1] += (b"," if index else b"") + _describe(one)[:-1] + b',"data":['
+        parts.append(b"]}")
+    parts[-1] += b"]}"
+    return parts
+
+
 def encode_error(message: str) -> bytes:
     """The protocol's error object."""
     return orjson.dumps({"error": message.encode("utf-8", "replace").decode()})
@@ -74,16 +121,15 @@ _templates: dict[tuple[object, ...], bytes] = {}
 def _make_template(answer: InferenceAnswer) -> bytes:
     """The JSON of such an answer with %b in place of each output's data."""
     outputs = b",".join([_escape(_describe(one)[:-1]) + b',"data":%b}' for one in answer.outputs])
-    return _escape(_head(answer)) + outputs + b"]}"
+    return _escape(_head(answer.model, answer.version)) + outputs + b"]}"
 
 
 def _escape(text: bytes) -> bytes:
     return text.replace(b"%", b"%%")
 
 
-def _head(answer: InferenceAnswer) -> bytes:
-    name, version = orjson.dumps(answer.model), orjson.dumps(answer.version)
-    return b'{"model_name":%b,"model_version":%b,"outputs":[' % (name, version)
+def _head(model: str, version: str) -> bytes:
+    return b'{"model_name":%b,"model_version":%b,"outputs":[' % (orjson.dumps(model), orjson.dumps(version))
 
 
 def _describe(output: Tensor) -> bytes:
@@ -105,6 +151,6 @@ def _encode_binary(answer: InferenceAnswer, format: AnswerFormat) -> tuple[list[
             buffers.append(output.data)
         else:
             parts.append(b'%b,"data":%b}' % (start, encode_flat(output)))
-    text = _with_id(_head(answer) + b",".join(parts) + b"]}", format.id)
+    text = _with_id(_head(answer.model, answer.version) + b",".join(parts) + b"]}", format.id)
     buffers[0] = text
     return buffers, len(text) if len(buffers) > 1 else None

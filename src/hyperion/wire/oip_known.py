@@ -23,9 +23,10 @@ _KEY = b'"data":'
 
 
 class KnownRequest(Struct, frozen=True, gc=False):
-    """What follows the data of a request with one input and nothing else to remember, and that input without its
-    data."""
+    """What comes before and after the data of a request with one input and nothing else to remember, and that input
+    without its data."""
 
+    before: bytes
     after: bytes
     name: str
     datatype: Datatype
@@ -40,19 +41,23 @@ class KnownRequests:
 
     def __init__(self) -> None:
         self._known: dict[bytes, KnownRequest] = {}
+        self._latest: KnownRequest | None = None
 
     def decode(self, body: Buffer, limits: WireLimits) -> Tensor | None:
         """The one input of the request, or None where the whole of it has to be decoded (for a message, too)."""
         if not isinstance(body, bytes):
             return None
-        start = _find_data(body)
-        known = self._known.get(body[:start])
-        if known is None or known.limits is not limits or not body.endswith(known.after):
+        known = self._latest
+        if known is None or known.limits is not limits or not body.startswith(known.before):
+            known = self._known.get(body[: _find_data(body)])
+            if known is None or known.limits is not limits:
+                return None
+            self._latest = known
+        if not body.endswith(known.after):
             return None
+        text = body[len(known.before) : len(body) - len(known.after)]
         try:
-            data = parse_data(
-                body[start : len(body) - len(known.after)], known.datatype, known.shape, known.count, limits
-            )
+            data = parse_data(text, known.datatype, known.shape, known.count, limits)
         except HyperionError:
             return None
         return Tensor(known.name, known.datatype.name, known.shape, data)
@@ -68,7 +73,8 @@ class KnownRequests:
             after = body[start + len(text) :]
             datatype = DATATYPES[tensor.datatype]
             count = prod(tensor.shape)
-            self._known[body[:start]] = KnownRequest(after, tensor.name, datatype, tensor.shape, count, limits)
+            before = body[:start]
+            self._known[before] = KnownRequest(before, after, tensor.name, datatype, tensor.shape, count, limits)
 
 
 def _find_data(body: bytes) -> int:
