@@ -86,7 +86,9 @@ class Gateway:
         self._answering = asyncio.Event()  # every model does, for the first time
         self._limits = WireLimits(max_body_bytes=config.max_body_bytes)
         routes = HttpRoutes(self._pipeline, self._limits, self._siblings.scrape, self._log)
-        self._edge = HttpEdge(config, routes.serve, self._pipeline.new_request_id, routes.record_refusal)
+        self._edge = HttpEdge(
+            config, routes.serve, self._pipeline.new_request_id, routes.record_refusal, routes.refusals
+        )
         self._metrics.add_gauges(lambda: {"hyperion_connections": {(): float(len(self._edge.connections))}})
 
     def _make_pool(self, model: str, served: ServedVersion) -> VersionPool:
