@@ -136,9 +136,7 @@ class Serving:
         self.metrics.add_gauges(self.pipeline.gauges)
         self.routes = HttpRoutes(self.pipeline, WireLimits(max_body_bytes=config.max_body_bytes), self._scrape, log)
         routes = self.routes
-        self.edge = HttpEdge(
-            config, routes.serve, self.pipeline.new_request_id, routes.record_refusal, routes.refusals
-        )
+        self.edge = HttpEdge(config, routes.serve, self.pipeline.new_request_id, routes.record_refusal, routes.refusals)
         self.log = log
         self.port = 0
         self.pools: list[VersionPool] = []

@@ -163,10 +163,10 @@ async def test_a_replica_gets_its_next_batch_in_the_middle_of_a_turn_of_the_loop
 ) -> None:
     """While requests pour in, the loop may read for long before it turns."""
     async with serving(("obedient", changed(obedient, max_batch_size=1))) as gateway:
-        pool, fifo = gateway.pool(), new_fifo()
+        pool, fifo, second = gateway.pool(), new_fifo(), new_fifo()
         held = await hold(gateway, fifo)
         with await gateway.connect() as client:
-            client.send(infer("a"), infer(new_fifo().command), infer("c"))
+            client.send(infer("a"), infer(second.command), infer("c"))
             await held.queued(3)
             fifo.release()
             (link,) = pool._links.values()
@@ -176,5 +176,7 @@ async def test_a_replica_gets_its_next_batch_in_the_middle_of_a_turn_of_the_loop
                 for _ in range(GLANCE_EVERY):
                     pool.glance()
             assert pool.queue_state().queued_rows == 1
-            client.leave()
+            await second.reached()
+            second.release()
+            assert [(await client.answer()).said for _ in range(3)] == [["a"], [second.command], ["c"]]
         held.client.leave()
