@@ -39,6 +39,13 @@ TYPED: dict[str, tuple[str, list[Any]]] = {
 }
 
 
+def a_message(answer: InferenceAnswer, form: AnswerFormat) -> bytes:
+    """What `encode_infer` gives, without its prefix."""
+    framed = encode_infer(answer, form)
+    assert framed[:5] == b"\0" + (len(framed) - 5).to_bytes(4)
+    return framed[5:]
+
+
 def tensor_bytes(datatype: str, values: list[Any]) -> bytes:
     return encode_elements(values) if datatype == "BYTES" else np.array(values, DATATYPES[datatype].dtype).tobytes()
 
@@ -328,7 +335,7 @@ def an_answer(*outputs: Tensor) -> InferenceAnswer:
 
 def test_a_raw_answer_carries_the_tensors_bytes_in_order() -> None:
     big = bytes(range(256)) * 200
-    data = encode_infer(
+    data = a_message(
         an_answer(Tensor("y", "UINT8", (len(big),), memoryview(big)), Tensor("z", "FP16", (1,), b"ab")),
         AnswerFormat("id", raw=True),
     )
@@ -348,7 +355,7 @@ def test_a_typed_answer_carries_the_elements(datatype: str) -> None:
     field, values = TYPED[datatype]
     tensor = Tensor("y", datatype, (3,), tensor_bytes(datatype, values))
     empty = Tensor("z", datatype, (0,), b"")
-    response = ModelInferResponse.FromString(encode_infer(an_answer(tensor, empty), AnswerFormat(raw=False)))
+    response = ModelInferResponse.FromString(a_message(an_answer(tensor, empty), AnswerFormat(raw=False)))
     assert list(getattr(response.outputs[0].contents, field)) == values
     assert list(getattr(response.outputs[1].contents, field)) == []
     assert not response.raw_output_contents
@@ -356,7 +363,7 @@ def test_a_typed_answer_carries_the_elements(datatype: str) -> None:
 
 def test_an_answer_with_an_output_that_has_no_typed_form_is_raw() -> None:
     outputs = Tensor("y", "FP32", (1,), bytes(4)), Tensor("z", "BF16", (1,), b"ab")
-    response = ModelInferResponse.FromString(encode_infer(an_answer(*outputs), AnswerFormat(raw=False)))
+    response = ModelInferResponse.FromString(a_message(an_answer(*outputs), AnswerFormat(raw=False)))
     assert list(response.raw_output_contents) == [bytes(4), b"ab"]
 
 
@@ -438,4 +445,4 @@ def test_a_hostile_request_gives_a_call_whose_data_fits_its_shapes_or_a_typed_er
         assert all(dimension >= 0 for dimension in tensor.shape)
         if size:
             assert len(tensor.data) == int(np.prod(tensor.shape, dtype=object)) * size
-    assert ModelInferResponse.FromString(encode_infer(an_answer(*call.inputs), form)).id == call.id
+    assert ModelInferResponse.FromString(a_message(an_answer(*call.inputs), form)).id == call.id

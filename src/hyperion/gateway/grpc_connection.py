@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, cast
 from hyperion.gateway.grpc_call import Call, StreamCall, UnaryCall
 from hyperion.gateway.grpc_metadata import CallHead, read_head
 from hyperion.schema.call import Buffer
-from hyperion.schema.errors import ClientTooSlow
 from hyperion.wire.grpc_framing import http_status_block
 from hyperion.wire.http2_connection import Http2Connection, Http2Limits
 from hyperion.wire.http2_frames import CANCEL, ENHANCE_YOUR_CALM, ConnectionFault
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 HIGH_WATER_BYTES: Final = 256 << 10
 JOINED_BYTES: Final = 64 << 10  # larger writes leave in their pieces, uncopied
 LINGER_S: Final = 1.0  # how long a client has to answer the last ping of a connection that drains
-MAX_QUEUED_BYTES: Final = 256 << 20  # answers of one connection that its client does not take
 
 
 class GrpcConnection(asyncio.Protocol):
@@ -180,34 +178,25 @@ class GrpcConnection(asyncio.Protocol):
             self._pinged_s = now_s
             self.http2.ping()
             self.wake()
-        if self.http2.streams:
-            self._look_at_streams(now_s)
-
-    def _look_at_streams(self, now_s: float) -> None:
-        timeout_s = self.server.body_timeout_s
         for stream in tuple(self.http2.streams.values()):
-            call = stream.owner
-            if not stream.remote_ended and isinstance(call, UnaryCall) and call.is_late(now_s, timeout_s):
-                call.fail(ClientTooSlow("the request did not arrive in time; send it faster"))
-        self._look_at_unsent(now_s, timeout_s)
+            if stream.owner is not None:
+                stream.owner.look_at_time(now_s, self.server.body_timeout_s)
+        self._look_at_unsent(now_s, self.server.body_timeout_s)
+        self.wake()
 
     def _look_at_unsent(self, now_s: float, timeout_s: float) -> None:
         """Ends the answers that nobody takes: all of them where not a byte has moved within the time."""
         unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        waiting = self.sender.queued_bytes + unsent
         progress = (self.sender.sent_bytes, unsent)
-        if not waiting or progress != self._progress:
+        if progress != self._progress or not (unsent or self.sender.queued_bytes):
             self._progress, self._progress_s = progress, now_s
-        elif now_s - self._progress_s > timeout_s:
-            if unsent:
-                self.abort()
-                return
+        elif now_s - self._progress_s <= timeout_s:
+            return
+        elif unsent:
+            self.abort()
+        else:
             for stream in tuple(self.sender.blocked):
                 self.http2.reset(stream, CANCEL)
-        if self.sender.queued_bytes > MAX_QUEUED_BYTES:
-            for stream in tuple(self.sender.blocked):
-                self.http2.reset(stream, ENHANCE_YOUR_CALM)
-        self.wake()
 
     # --- the end ---
 

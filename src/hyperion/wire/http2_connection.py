@@ -15,29 +15,20 @@ from hyperion.wire.http2_fields import FieldDecoder, Fields, check_trailers
 from hyperion.wire.http2_frames import (
     ACK,
     CANCEL,
-    CONTINUATION,
-    DATA,
-    END_HEADERS,
     END_STREAM,
     ENHANCE_YOUR_CALM,
     FLOW_CONTROL_ERROR,
-    FRAME_HEAD,
     FRAME_SIZE_ERROR,
     GOAWAY,
-    HEADERS,
     INITIAL_WINDOW_SIZE,
     MAX_CONCURRENT_STREAMS,
     MAX_FRAME_SIZE,
     MAX_HEADER_LIST_SIZE,
     MAX_STREAM_ID,
     NO_ERROR,
-    PADDED,
     PING,
-    PREFACE,
     PRIORITY,
-    PRIORITY_FLAG,
     PROTOCOL_ERROR,
-    PUSH_PROMISE,
     REFUSED_STREAM,
     RST_STREAM,
     SETTINGS,
@@ -53,6 +44,7 @@ from hyperion.wire.http2_frames import (
     settings_frame,
     window_frame,
 )
+from hyperion.wire.http2_input import FrameReader
 from hyperion.wire.http2_send import Sender
 from hyperion.wire.http2_stream import (
     ANSWERED,
@@ -70,13 +62,8 @@ from hyperion.wire.http2_stream import (
 
 __all__ = ["Http2Connection", "Http2Events", "Http2Limits"]
 
-MAX_BLOCK_BYTES: Final = 32 * 1024  # a header block as it is sent, in all of its frames
-MAX_CONTINUATIONS: Final = 16
-MAX_CONTROL_BYTES: Final = 16_384  # frames that are neither data nor headers
 MAX_SETTINGS: Final = 64  # of one frame
-SMALL_BYTES: Final = 4096  # of data that is rather copied than looked at
 MAX_REMEMBERED: Final = 4096  # streams that are over, to tell late frames from wrong ones
-_unpack = FRAME_HEAD.unpack_from
 
 
 class Http2Limits(Struct, frozen=True):
@@ -121,25 +108,16 @@ class Http2Connection:
         self.streams: dict[int, Stream] = {}
         self.closed = False
         self.fault: ConnectionFault | None = None
-        self.greeted = False  # preface and settings have come
-        self.leaving = False  # the peer opens no more streams
         self.pongs = 0
         self._patience = Patience(now_s)
         self.sender = Sender(self._answered, self._patience)
+        self._input = FrameReader(self, limits.frame_bytes)
         self._events = events
         self._limits = limits
         self._decoder: FieldDecoder[RequestHead] = FieldDecoder(read)
         self._now_s = now_s
-        self._preface = PREFACE
-        self._rest = b""  # the beginning of a frame that is not there whole
-        self._data_left = 0  # of the data frame that is arriving piece by piece
         self._data_flags = 0
         self._data_stream: Stream | None = None
-        self._skip_left = 0  # bytes to be dropped: padding, unknown frames
-        self._block: list[bytes] | None = None  # of headers that go on in continuations
-        self._block_bytes = 0
-        self._block_stream = 0
-        self._block_flags = 0
         self._last_id = 0
         self._most_id = MAX_STREAM_ID  # streams above are not served any more
         self._window = limits.connection_window_bytes
@@ -165,135 +143,19 @@ class Http2Connection:
             return
         self._now_s = now_s
         try:
-            if self._preface:
-                data = self._take_preface(data)
-            self._take_frames(data)
+            self._input.feed(data)
         except ConnectionFault as fault:
             self.fail(fault)
 
-    def _take_preface(self, data: bytes) -> bytes:
-        expected = self._preface
-        size = min(len(data), len(expected))
-        if data[:size] != expected[:size]:
-            raise ConnectionFault(PROTOCOL_ERROR, "not the preface of HTTP/2")
-        self._preface = expected[size:]
-        return data[size:]
-
-    def _take_frames(self, data: bytes) -> None:
-        position = 0
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
-        end = len(data)
-        while True:
-            if self._data_left or self._skip_left:
-                position = self._take_pieces(data, position)
-            if end - position < 9:
-                break
-            high, low, kind, flags, stream_id = _unpack(data, position)
-            size = high << 8 | low
-            start = position + 9
-            if kind == DATA and not flags & PADDED and self._block is None and self.greeted:
-                self._begin_data(stream_id, size, size, flags)
-                position = start
-                if not size:
-                    self._take_data(b"", True)
-                continue
-            stop = start + size
-            self._check_frame(kind, flags, size, stream_id & MAX_STREAM_ID)
-            if kind > CONTINUATION:
-                self._skip_left = size
-                position = start
-                continue
-            if kind == DATA:
-                if size and end == start:
-                    break
-                position = start + self._begin_padded(stream_id, size, flags, data[start] if size else 0)
-                continue
-            if stop > end:
-                break
-            self._take_frame(kind, flags, stream_id & MAX_STREAM_ID, data[start:stop])
-            position = stop
-        if position < end:
-            self._rest = data[position:]
-
-    def _take_pieces(self, data: bytes, position: int) -> int:
-        """Takes what is there of a data frame and of what is to be dropped; returns where the rest begins."""
-        left = self._data_left
-        if left:
-            available = len(data) - position
-            if not available:
-                return position
-            if left <= available:
-                self._data_left = 0
-                stop = position + left
-                self._take_data(data[position:stop] if left < SMALL_BYTES else memoryview(data)[position:stop], True)
-                position = stop
-            else:
-                self._data_left = left - available
-                self._take_data(memoryview(data)[position:], False)
-                return len(data)
-        skipped = min(self._skip_left, len(data) - position)
-        self._skip_left -= skipped
-        return position + skipped
-
-    def _check_frame(self, kind: int, flags: int, size: int, stream_id: int) -> None:
-        """Raises ConnectionFault for a frame that may not come here, or not with this size."""
-        if self._block is not None and (kind != CONTINUATION or stream_id != self._block_stream):
-            raise ConnectionFault(PROTOCOL_ERROR, "a header block is not continued")
-        if not self.greeted and (kind != SETTINGS or flags & ACK):
-            raise ConnectionFault(PROTOCOL_ERROR, "the first frame is not SETTINGS")
-        if size > self._limits.frame_bytes:
-            raise ConnectionFault(FRAME_SIZE_ERROR, f"a frame of {size} bytes")
-        if kind in (HEADERS, CONTINUATION):
-            if size > MAX_BLOCK_BYTES:
-                raise ConnectionFault(ENHANCE_YOUR_CALM, f"a header block over {MAX_BLOCK_BYTES} bytes")
-        elif kind > CONTINUATION:
-            self._patience.charge(ODD_FRAME, self._now_s)
-        elif kind != DATA and size > MAX_CONTROL_BYTES:
-            raise ConnectionFault(FRAME_SIZE_ERROR, f"a control frame of {size} bytes")
-
-    def _take_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        """A frame that is there whole, of any known kind but DATA."""
-        if kind == HEADERS:
-            self._take_headers(flags, stream_id, payload)
-        elif kind == WINDOW_UPDATE:
-            self._take_window_update(stream_id, payload)
-        elif kind == RST_STREAM:
-            self._take_reset(stream_id, payload)
-        elif kind == CONTINUATION:
-            self._take_continuation(flags, payload)
-        elif kind == SETTINGS:
-            self._take_settings(flags, stream_id, payload)
-        elif kind == PING:
-            self._take_ping(flags, stream_id, payload)
-        elif kind == PRIORITY:
-            self._take_priority(stream_id, payload)
-        elif kind == GOAWAY:
-            if stream_id or len(payload) < 8:
-                raise ConnectionFault(PROTOCOL_ERROR if stream_id else FRAME_SIZE_ERROR, "not a GOAWAY")
-            self.leaving = True
-        else:
-            assert kind == PUSH_PROMISE
-            raise ConnectionFault(PROTOCOL_ERROR, "a client may not push")
+    @property
+    def greeted(self) -> bool:
+        """If the client has shown that it speaks HTTP/2."""
+        return self._input.greeted
 
     # --- data ---
 
-    def _begin_padded(self, stream_id: int, size: int, flags: int, padding: int) -> int:
-        """Begins a DATA frame with padding; returns how many bytes its length takes."""
-        if padding >= size:
-            raise ConnectionFault(PROTOCOL_ERROR, "more padding than frame")
-        self._begin_data(stream_id, size, size - 1 - padding, flags)
-        self._skip_left = padding
-        if not self._data_left:
-            self._take_data(b"", True)
-        return 1
-
-    def _begin_data(self, stream_id: int, size: int, data_bytes: int, flags: int) -> None:
-        """Counts a DATA frame of `size` bytes against the windows; `data_bytes` of them are data."""
-        stream_id &= MAX_STREAM_ID
-        if size > self._limits.frame_bytes:
-            raise ConnectionFault(FRAME_SIZE_ERROR, f"a frame of {size} bytes")
+    def begin_data(self, stream_id: int, size: int, flags: int) -> None:
+        """Counts a DATA frame of `size` bytes against the windows."""
         self._window -= size
         limits = self._limits
         if self._window < limits.connection_window_bytes >> 1:
@@ -301,7 +163,6 @@ class Http2Connection:
                 raise ConnectionFault(FLOW_CONTROL_ERROR, "more data than the connection's window")
             self.sender.out.append(window_frame(0, limits.connection_window_bytes - self._window))
             self._window = limits.connection_window_bytes
-        self._data_left = data_bytes
         self._data_flags = flags
         stream = self._data_stream = self.streams.get(stream_id)
         if size < TINY_BYTES and not flags & END_STREAM:
@@ -321,8 +182,8 @@ class Http2Connection:
             elif not stream.withheld and not flags & END_STREAM:
                 self._fill_window(stream)
 
-    def _take_data(self, data: Buffer, whole: bool) -> None:
-        """A piece of the data frame that is arriving; the last of it if `whole`."""
+    def take_data(self, data: Buffer, whole: bool) -> None:
+        """A piece of the data of that frame; the last of it if `whole`."""
         stream = self._data_stream
         if stream is None or stream.closed:
             return
@@ -340,9 +201,8 @@ class Http2Connection:
 
     def _fill_window(self, stream: Stream) -> None:
         size = self._limits.stream_window_bytes - stream.receive_window
-        if size > 0:
-            stream.receive_window += size
-            self.sender.out.append(window_frame(stream.id, size))
+        stream.receive_window += size
+        self.sender.out.append(window_frame(stream.id, size))
 
     def withhold(self, stream: Stream, withheld: bool) -> None:
         """Lets the client send on only while `withheld` is False; what is in the window may come nevertheless."""
@@ -353,40 +213,8 @@ class Http2Connection:
 
     # --- headers ---
 
-    def _take_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
-        if not stream_id:
-            raise ConnectionFault(PROTOCOL_ERROR, "headers without a stream")
-        start, stop = 0, len(payload)
-        if flags & (PADDED | PRIORITY_FLAG):
-            if flags & PADDED:
-                start = 1
-                stop -= payload[0] if payload else 1
-            if flags & PRIORITY_FLAG:
-                start += 5
-            if stop < start:
-                raise ConnectionFault(PROTOCOL_ERROR, "more padding than frame")
-            payload = payload[start:stop]
-        if flags & END_HEADERS:
-            self._take_block(flags, stream_id, payload)
-            return
-        self._block = [payload]
-        self._block_bytes = len(payload)
-        self._block_flags = flags
-        self._block_stream = stream_id
-
-    def _take_continuation(self, flags: int, payload: bytes) -> None:
-        block = self._block
-        if block is None:
-            raise ConnectionFault(PROTOCOL_ERROR, "a continuation of nothing")
-        block.append(payload)
-        self._block_bytes += len(payload)
-        if self._block_bytes > MAX_BLOCK_BYTES or len(block) > MAX_CONTINUATIONS:
-            raise ConnectionFault(ENHANCE_YOUR_CALM, "a header block in too many or too large pieces")
-        if flags & END_HEADERS:
-            self._block = None
-            self._take_block(self._block_flags, self._block_stream, b"".join(block))
-
-    def _take_block(self, flags: int, stream_id: int, block: bytes) -> None:
+    def take_block(self, flags: int, stream_id: int, block: bytes) -> None:
+        """A whole header block: a request, trailers, or a mistake."""
         ended = bool(flags & END_STREAM)
         if stream_id <= self._last_id:
             self._take_late_headers(self.streams.get(stream_id), stream_id, block, ended)
@@ -438,6 +266,28 @@ class Http2Connection:
 
     # --- control ---
 
+    def take_unknown(self) -> None:
+        """A frame of a type that nobody knows."""
+        self._patience.charge(ODD_FRAME, self._now_s)
+
+    def take_control(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
+        """A frame that is neither data nor headers."""
+        if kind == WINDOW_UPDATE:
+            self._take_window_update(stream_id, payload)
+        elif kind == RST_STREAM:
+            self._take_reset(stream_id, payload)
+        elif kind == SETTINGS:
+            self._take_settings(flags, stream_id, payload)
+        elif kind == PING:
+            self._take_ping(flags, stream_id, payload)
+        elif kind == PRIORITY:
+            self._take_priority(stream_id, payload)
+        else:
+            assert kind == GOAWAY
+            self._patience.charge(PING_POINTS, self._now_s)
+            if stream_id or len(payload) < 8:
+                raise ConnectionFault(PROTOCOL_ERROR if stream_id else FRAME_SIZE_ERROR, "not a GOAWAY")
+
     def _take_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:
             raise ConnectionFault(PROTOCOL_ERROR, "settings of a stream")
@@ -449,9 +299,7 @@ class Http2Connection:
             raise ConnectionFault(FRAME_SIZE_ERROR, "settings of a broken length")
         if len(payload) > MAX_SETTINGS * 6:
             raise ConnectionFault(ENHANCE_YOUR_CALM, f"more than {MAX_SETTINGS} settings")
-        if self.greeted:
-            self._patience.charge(SETTINGS_POINTS, self._now_s, "settings")
-        self.greeted = True
+        self._patience.charge(SETTINGS_POINTS, self._now_s, "settings")
         self.sender.out.append(SETTINGS_ACK)
         self.sender.apply_settings(read_settings(payload), self.streams)
 

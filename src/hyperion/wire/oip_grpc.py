@@ -22,7 +22,6 @@ __all__ = [
     "AnswerFormat",
     "decode_infer",
     "encode_infer",
-    "encode_infer_message",
     "encode_stream_answer",
     "encode_stream_error",
 ]
@@ -242,12 +241,8 @@ def _show(value: object) -> str:
 
 
 def encode_infer(answer: InferenceAnswer, form: AnswerFormat) -> bytes:
-    """The ModelInferResponse for an answer, in the form that its request asks for."""
-    return b"".join(_response_parts(answer, form, None))
-
-
-def encode_infer_message(answer: InferenceAnswer, form: AnswerFormat) -> bytes:
-    """The same behind the prefix of a gRPC message, in one copy."""
+    """The ModelInferResponse for an answer, in the form that its request asks for, behind the prefix of a gRPC message:
+    so its tensors are copied once."""
     return frame_message(*_response_parts(answer, form, None))
 
 
