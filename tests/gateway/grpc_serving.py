@@ -19,9 +19,11 @@ from hyperion.schema.errors import DeadlineExceeded, HyperionError, UnknownModel
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
 from hyperion.schema.snapshot import ModelState, ServedVersion
 from hyperion.telemetry.logs import EventLog
+from hyperion.wire.grpc_messages import ModelInferRequest
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.tensor import from_numpy, to_numpy
 
+SERVICE = "/inference.GRPCInferenceService/"
 DIGEST = "sha256:" + "0" * 64
 ERRORS = {
     kind.code: kind
@@ -29,6 +31,15 @@ ERRORS = {
     if isinstance(kind, type) and issubclass(kind, HyperionError) and kind is not HyperionError
 }
 SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("x", "FP32", (-1, 2)),))
+
+
+def a_request(model: str = "double", rows: int = 1, **parameters: int) -> bytes:
+    request = ModelInferRequest(model_name=model, id="the-id", raw_input_contents=[bytes(8 * rows)])
+    request.inputs.add(name="x", datatype="FP32", shape=[rows, 2])
+    for name, value in parameters.items():
+        request.parameters[name].int64_param = value
+    data: bytes = request.SerializeToString()
+    return data
 
 
 def double(tensor: Tensor) -> Tensor:

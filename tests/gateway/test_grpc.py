@@ -6,7 +6,6 @@ import random
 import socket
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,8 @@ from hyperion.wire.grpc_messages import (
     RepositoryModelLoadResponse,
 )
 from hyperion.wire.limits import WireLimits
-from tests.gateway.grpc_serving import DIGEST, ERRORS, Serving, serving
+from tests.gateway.grpc_serving import DIGEST, ERRORS, SERVICE, Serving, a_request, serving
 
-SERVICE = "/inference.GRPCInferenceService/"
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 
@@ -49,15 +47,6 @@ def channel(served: Serving) -> Iterator[Any]:
 def connect(served: Serving) -> Any:
     """A channel of bytes; `Any`, because gRPC's types insist on serializers."""
     return grpc.insecure_channel(served.url)
-
-
-def a_request(model: str = "double", rows: int = 1, **parameters: int) -> bytes:
-    request = ModelInferRequest(model_name=model, id="the-id", raw_input_contents=[bytes(8 * rows)])
-    request.inputs.add(name="x", datatype="FP32", shape=[rows, 2])
-    for name, value in parameters.items():
-        request.parameters[name].int64_param = value
-    data: bytes = request.SerializeToString()
-    return data
 
 
 def infer(channel: Any, request: bytes, **how: Any) -> tuple[bytes, dict[str, str], Any]:
@@ -415,41 +404,6 @@ def test_an_address_that_cannot_be_bound_is_a_configuration_error() -> None:
         serving(grpc_host="203.0.113.1"),
     ):
         pass
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with ca.pem, and server and client certificates and keys signed by it."""
-    pytest.importorskip("cryptography")
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import NameOID
-
-    directory = tmp_path_factory.mktemp("tls")
-    ca_key = ec.generate_private_key(ec.SECP256R1())
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
-    for name in ("ca", "server", "client"):
-        key = ca_key if name == "ca" else ec.generate_private_key(ec.SECP256R1())
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(ca_name if name == "ca" else x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-            .issuer_name(ca_name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=name == "ca", path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-            .sign(ca_key, hashes.SHA256())
-        )
-        (directory / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        (directory / f"{name}.key").write_bytes(private)
-    return directory
 
 
 @pytest.mark.parametrize("client_certificate", [True, False])

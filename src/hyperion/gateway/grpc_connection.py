@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HIGH_WATER_BYTES: Final = 256 << 10
 JOINED_BYTES: Final = 64 << 10  # larger writes leave in their pieces, uncopied
-LINGER_S: Final = 1.0  # how long a client has to answer the last ping of a connection that drains
+LINGER_S: Final = 1.0  # how long a client has to answer the last ping of a connection that drains, or to close it
 
 
 class GrpcConnection(asyncio.Protocol):
@@ -42,6 +42,7 @@ class GrpcConnection(asyncio.Protocol):
         self._heard_s = self._made_s = now_s
         self._pinged_s = 0.0
         self._drained_s = 0.0
+        self._closed_s = 0.0  # since when it only waits for the client to close
         self._pongs = 0
         self._progress = (0, 0)
         self._progress_s = now_s
@@ -124,9 +125,16 @@ class GrpcConnection(asyncio.Protocol):
         return True
 
     def close(self) -> None:
-        """Closes after what was written."""
-        if self._transport is not None:
-            self._transport.close()
+        """Closes after what was written. A client that is told why may still be sending: only our side is closed then,
+        for a while. A socket closed over unread bytes is reset, and the client would never see the reason."""
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._closed_s:
+            return
+        if self.http2.fault is not None and transport.can_write_eof():
+            self._closed_s = time.monotonic()
+            transport.write_eof()
+        else:
+            transport.close()
 
     def abort(self) -> None:
         """Ends the connection at once."""
@@ -164,6 +172,10 @@ class GrpcConnection(asyncio.Protocol):
     def look_at_time(self, now_s: float) -> None:
         """Once a second: ends what takes too long, asks if a silent client is still there."""
         tuning = self.server.tuning
+        if self._closed_s:
+            if now_s - self._closed_s > LINGER_S:
+                self.abort()
+            return
         if self._drained_s and now_s - self._drained_s > LINGER_S:
             self._leave()
         if not self.http2.greeted:
@@ -212,6 +224,13 @@ class GrpcConnection(asyncio.Protocol):
         self.http2.go_away(at_once=False)
         self.http2.ping()
         self.wake()
+
+    def end(self) -> None:
+        """Ends every call and closes, without waiting for the client."""
+        self.http2.end()
+        self.flush()
+        if self._closed_s:
+            self.abort()
 
     def _leave(self) -> None:
         """The client knows, or had the time to: what it opens from here on is refused."""

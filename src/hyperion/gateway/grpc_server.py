@@ -107,8 +107,7 @@ class GrpcServer:
         """Ends what is left."""
         self._timer.cancel()
         for connection in tuple(self.connections):
-            connection.http2.end()
-            connection.flush()
+            connection.end()
 
     def _refuse_unknown(self, call: UnaryCall, _message: Buffer) -> None:
         call.fail(self.no_such_method(call.head.path))
