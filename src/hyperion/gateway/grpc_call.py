@@ -35,7 +35,7 @@ from hyperion.wire.grpc_framing import (
 )
 from hyperion.wire.http2_frames import ENHANCE_YOUR_CALM
 from hyperion.wire.http2_stream import Stream
-from hyperion.wire.oip_grpc import AnswerFormat, encode_infer
+from hyperion.wire.oip_grpc import AnswerFormat
 
 if TYPE_CHECKING:
     from hyperion.gateway.grpc_connection import GrpcConnection
@@ -235,7 +235,7 @@ class UnaryCall(Call):
             return
         assert self.form is not None
         try:
-            body = encode_infer(answer, self.form)
+            body = self.connection.server.codec.encode(answer, self.form)
         except Exception as error:
             self.fail(self.connection.server.as_refusal(error, self.request_id))
             return

@@ -18,7 +18,7 @@ from hyperion.schema.errors import HyperionError, UnknownModel
 from hyperion.wire.grpc_framing import OK_FIELD, frame_message
 from hyperion.wire.grpc_messages import INFERENCE_SERVICE
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_grpc import AnswerFormat, decode_infer
+from hyperion.wire.oip_grpc import AnswerFormat
 from hyperion.wire.oip_grpc_metadata import (
     check_empty,
     decode_index_request,
@@ -42,6 +42,7 @@ class InferenceCalls:
         self._server = server
         self._limits = limits
         self._clock_ns = clock_ns
+        self._codec = server.codec
         self._streams: set[InferStream] = set()
         self._draining = False
 
@@ -73,7 +74,7 @@ class InferenceCalls:
         """ModelInfer"""
         head = call.head
         try:
-            inference, call.form = decode_infer(message, self._limits)
+            inference, call.form = self._codec.decode(message)
             pending = self._pipeline.submit(
                 inference,
                 call,
@@ -112,7 +113,7 @@ class InferenceCalls:
             timeout_ns = min(timeout_ns, left_ns)
         slot: Slot | None = None
         try:
-            call, form = decode_infer(request, self._limits)
+            call, form = self._codec.decode(request)
             streams = self._streams_answers(call.model, call.version)
             slot = stream.open_slot(call.model, call.version, form, request_id, ordered=not streams)
             slot.pending = self._pipeline.submit(

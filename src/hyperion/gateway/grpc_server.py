@@ -19,6 +19,7 @@ from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import HyperionError, InternalError, UnknownRoute
 from hyperion.telemetry.logs import EventLog
 from hyperion.wire.limits import WireLimits
+from hyperion.wire.oip_grpc_known import InferCodec
 
 MIB: Final = 1 << 20
 LOOK_S: Final = 1.0
@@ -68,6 +69,7 @@ class GrpcServer:
         self.running = 0
         self.buffered_bytes = 0
         self.memory = BodyMemory()
+        self.codec = InferCodec(limits)
         self.draining = False
         self.empty = asyncio.Event()
         self._pipeline = pipeline

@@ -255,19 +255,34 @@ def encode_stream_answer(answer: InferenceAnswer, form: AnswerFormat, final: boo
 def _response_parts(answer: InferenceAnswer, form: AnswerFormat, final: bool | None) -> list[Buffer]:
     """The ModelInferResponse in pieces: the raw contents are its last field, so they can be joined without a copy
     into the message first."""
-    response = ModelInferResponse(model_name=answer.model, model_version=answer.version, id=form.id)
+    raw = is_raw_answer(answer, form)
+    head = encode_head(answer, form.id, raw, final)
+    return [head, *encode_raw(answer.outputs)] if raw else [head]
+
+
+def is_raw_answer(answer: InferenceAnswer, form: AnswerFormat) -> bool:
+    """If the outputs are to be raw, because those of the request were or because one of them has no other form."""
+    return form.raw or any(tensor.datatype in RAW_ONLY for tensor in answer.outputs)
+
+
+def encode_head(answer: InferenceAnswer, request_id: str, raw: bool, final: bool | None) -> bytes:
+    """The ModelInferResponse, but for its raw contents where it is `raw`."""
+    response = ModelInferResponse(model_name=answer.model, model_version=answer.version, id=request_id)
     if final is not None:
         response.parameters[_FINAL].bool_param = final
-    outputs = answer.outputs
-    raw = form.raw or any(tensor.datatype in RAW_ONLY for tensor in outputs)
-    for tensor in outputs:
+    for tensor in answer.outputs:
         output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if not raw:
             output.contents.MergeFromString(encode_contents(tensor))
-    parts: list[Buffer] = [response.SerializeToString()]
-    if raw:
-        for tensor in outputs:
-            parts += (_RAW_OUTPUT_TAG, varint(len(tensor.data)), tensor.data)
+    data: bytes = response.SerializeToString()
+    return data
+
+
+def encode_raw(outputs: Sequence[Tensor]) -> list[Buffer]:
+    """The field raw_output_contents, in pieces."""
+    parts: list[Buffer] = []
+    for tensor in outputs:
+        parts += (_RAW_OUTPUT_TAG, varint(len(tensor.data)), tensor.data)
     return parts
 
 
