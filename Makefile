@@ -12,22 +12,30 @@ USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 python,\
             $(shell $(p) -c '$(USABLE)' 2>/dev/null && echo $(p))))
 
+COMPILED := $(CURDIR)/build/compiled
+BUILT_FROM := pyproject.toml setup.py $(shell find src -name '*.py')
+INSTALLED := $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.core)
+
 .DEFAULT_GOAL := help
-.PHONY: help serve install dev test lint format coverage coverage-check test-all-pythons docs bench lock clean
+.PHONY: help serve install dev test test-compiled lint format coverage coverage-check test-all-pythons docs bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
 
-serve: $(VENV)/.core ## install what serving needs and serve the example model (ARGS="--port 9000", MODEL=path)
+serve: $(INSTALLED) ## install what serving needs and serve the example model (ARGS="--port 9000", MODEL=path)
 	@exec $(BIN)/hyperion serve $(MODEL) $(ARGS)
 
-install: $(VENV)/.core ## install what serving needs into .venv
+install: $(INSTALLED) ## install what serving needs into .venv
 
 dev: $(VENV)/.dev ## install everything for development into .venv
 
 test: $(VENV)/.dev ## run the whole test suite (COVERAGE=1 measures coverage too, ARGS="tests/wire -k frame" narrows it)
 	$(if $(COVERAGE),$(BIN)/coverage erase)
 	$(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile $(if $(COVERAGE),--cov --cov-report=) $(ARGS)
+
+test-compiled: $(VENV)/.dev $(COMPILED)/.built ## run the tests of the hot path on its compiled form
+	PYTHONPATH=$(COMPILED) HYPERION_EXPECT_COMPILED=1 $(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile \
+	    $(or $(ARGS),tests/gateway tests/policy tests/telemetry tests/wire tests/e2e)
 
 lint: $(VENV)/.dev ## style, types and the import contract
 	$(BIN)/ruff check .
@@ -53,8 +61,8 @@ test-all-pythons: ## run the suite on each Python from 3.11 to 3.13 that is foun
 docs: $(VENV)/.dev ## regenerate the reference pages from the code
 	$(BIN)/python docs/generate_reference.py
 
-bench: $(VENV)/.core ## run the benchmarks beside the peers (ARGS="run --quick --workload small"; installs what they need)
-	$(BIN)/python -m bench $(or $(ARGS),--help)
+bench: $(COMPILED)/.built ## run the benchmarks beside the peers (ARGS="run --quick --workload small"; installs what they need)
+	PYTHONPATH=$(COMPILED) $(BIN)/python -m bench $(or $(ARGS),--help)
 
 lock: ## resolve requirements/*.txt again (needs uv)
 	bash requirements/lock.sh
@@ -68,14 +76,29 @@ $(BIN)/python:
 	$(if $(PYTHON),,$(error Hyperion needs Python 3.11 or newer with venv; on Debian and Ubuntu: apt-get install python3-venv))
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.core: requirements/core.txt pyproject.toml | $(BIN)/python
-	@echo "Installing Hyperion into $(VENV) (about a minute, once)"
+$(VENV)/.needs: requirements/core.txt | $(BIN)/python
+	@echo "Installing what Hyperion needs into $(VENV) (about a minute, once)"
 	@$(PIP) install --no-compile --require-hashes -r requirements/core.txt
-	@$(PIP) install --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib src || true # twice as fast as pip's; failing costs only the first start
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true # twice as fast as pip's; failing costs only the first start
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.txt $(VENV)/.core
+# The package as users get it, with its hot path compiled where there is a C compiler.
+$(VENV)/.core: $(VENV)/.needs $(BUILT_FROM)
+	@echo "Building Hyperion (up to a minute with a C compiler, once)"
+	@$(PIP) install --no-deps --no-build-isolation --force-reinstall .
+	@touch $@
+
+# The source tree itself, interpreted: what is edited is what runs.
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.needs pyproject.toml
 	@echo "Installing the development tools and every model format into $(VENV) (a few minutes, once)"
 	@$(PIP) install --no-compile --require-hashes -r requirements/dev.txt
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib src || true
+	@touch $@
+
+# The package as users get it, beside the source tree of a developer.
+$(COMPILED)/.built: $(VENV)/.needs $(BUILT_FROM)
+	@echo "Building Hyperion into $(COMPILED)"
+	@rm -rf $(COMPILED)
+	@HYPERION_COMPILE=1 $(PIP) install --no-deps --no-build-isolation --target $(COMPILED) .
 	@touch $@

@@ -6,6 +6,8 @@ from collections.abc import Generator
 import pytest
 from hypothesis import settings
 
+import hyperion
+from hyperion.cli.checks import is_compiled
 from tests.services import HARDWARE
 
 settings.register_profile("hyperion", deadline=None, print_blob=True)
@@ -13,6 +15,24 @@ settings.load_profile("hyperion")
 
 LONGEST_ID = 60
 REQUIRE_SERVICES = os.environ.get("HYPERION_REQUIRE_SERVICES") == "1"
+EXPECT_COMPILED = os.environ.get("HYPERION_EXPECT_COMPILED") == "1"
+
+
+def pytest_configure() -> None:
+    """Who runs the tests on the compiled hot path must not get the source tree instead."""
+    if is_compiled() != EXPECT_COMPILED:
+        raise pytest.UsageError(
+            f"hyperion comes from {hyperion.__file__}, where the hot path is "
+            f"{'compiled' if is_compiled() else 'interpreted'}; run `make test` or `make test-compiled`"
+        )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Compiled modules have neither docstrings with examples nor names that a test may replace."""
+    if EXPECT_COMPILED:
+        unfit = [item for item in items if item.get_closest_marker("interpreted")]
+        config.hook.pytest_deselected(items=unfit)
+        items[:] = [item for item in items if not item.get_closest_marker("interpreted")]
 
 
 def refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

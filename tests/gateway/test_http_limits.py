@@ -241,6 +241,7 @@ async def test_connections_beyond_the_bound_are_told_to_come_back(obedient: Serv
             assert (await gateway.ask(infer("next"))).said == ["next"]
 
 
+@pytest.mark.interpreted
 @on_uvloop
 async def test_bodies_that_are_still_arriving_are_bounded_over_all_connections(
     obedient: ServedVersion, monkeypatch: pytest.MonkeyPatch

@@ -204,6 +204,7 @@ async def test_a_request_that_does_not_fit_is_told_why(
             assert (await client.ask(infer("good"))).said == ["good"]
 
 
+@pytest.mark.interpreted
 @on_uvloop
 async def test_a_bug_of_ours_costs_its_request_and_shows_only_an_id(
     obedient: ServedVersion, monkeypatch: pytest.MonkeyPatch

@@ -360,6 +360,7 @@ async def test_a_gateway_serves_its_last_good_snapshot_and_leaves_on_sigterm_aft
         assert await running.ended == 0
 
 
+@pytest.mark.interpreted
 @on_uvloop
 async def test_a_gateway_whose_background_task_dies_ends_with_a_failure(
     tmp_path: Path, obedient: ServedVersion, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -142,6 +142,7 @@ async def test_a_model_that_does_not_stream_answers_with_a_stream_of_one(obedien
             assert b'"said":"hello"' in answer.body
 
 
+@pytest.mark.interpreted
 @on_uvloop
 async def test_no_more_streams_are_open_than_a_replica_may_hold(
     obedient: ServedVersion, new_fifo: Callable[[], Fifo], monkeypatch: pytest.MonkeyPatch

@@ -14,6 +14,7 @@ MODULES = sorted(
 )
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("name", MODULES)
 def test_every_example_gives_what_it_says(name: str) -> None:
     outcome = doctest.testmod(importlib.import_module(name))

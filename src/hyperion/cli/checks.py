@@ -40,6 +40,7 @@ class Check(Struct, frozen=True):
 def run_checks(settings: Settings) -> Iterator[Check]:
     """Yield every finding, one by one."""
     yield _check_python()
+    yield _check_compiled()
     yield Check("cores", "ok", f"{len(os.sched_getaffinity(0))} usable")
     yield _check_memory()
     yield _check_files()
@@ -57,6 +58,20 @@ def _check_python() -> Check:
     if sys.version_info < (3, 11):  # noqa: UP036 - somebody may have forced the installation
         return Check("python", "bad", f"{text}: 3.11 or newer is needed")
     return Check("python", "ok", text)
+
+
+def is_compiled() -> bool:
+    """If the hot path runs as machine code (`setup.py`)."""
+    spec = importlib.util.find_spec("hyperion.gateway.http")
+    return spec is not None and spec.origin is not None and not spec.origin.endswith(".py")
+
+
+def _check_compiled() -> Check:
+    if is_compiled():
+        return Check("hot path", "ok", "compiled")
+    return Check(
+        "hot path", "note", "interpreted, which serves fewer requests: a wheel built beside a C compiler is faster"
+    )
 
 
 def _check_memory() -> Check:
