@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import socket
 import ssl
+import threading
 import time
 import zlib
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ import pytest
 from hpack import Decoder
 
 from hyperion.gateway.grpc_server import GrpcTuning
-from hyperion.wire.grpc_framing import frame_message
+from hyperion.wire.grpc_framing import MessageReader, frame_message
 from hyperion.wire.grpc_messages import ModelInferResponse
 from hyperion.wire.http2_frames import (
     ACK,
@@ -387,6 +388,63 @@ def test_a_stream_is_not_read_faster_than_it_is_served() -> None:
             granted += int.from_bytes(found[3]) if found[2] == 1 else 0
         assert granted == 0
         assert len(served.pipeline.held) == 1
+
+
+def test_a_stream_writes_no_faster_than_its_client_reads() -> None:
+    """Its window is shut at first: little is held for it, and nothing is lost once it opens."""
+    with serving() as served, Client(served, HELLO + settings_frame({INITIAL_WINDOW_SIZE: 0})) as client:
+        parts = frame_message(a_request(model="parts", rows=3000))
+        client.send(headers(1, a_head(STREAM)), data(1, parts))
+        client.next(HEADERS)
+        assert client.call(LIVE, b"", stream_id=3)["grpc-status"] == "3"
+        (connection,) = served.edge.server.connections
+        assert connection.sender.queued_bytes < 100_000
+        client.send(window(0, 1 << 28), window(1, 1 << 28))
+        answer = client.answer(1)
+        assert answer["grpc-status"] == "0"
+        reader = MessageReader(1 << 20, lambda _size: None)
+        assert len(reader.feed(answer[""])) == 3000
+
+
+@pytest.mark.parametrize(
+    ("message", "status"), [(b"\x07\0\0\0\0", "3"), (b"\0\x7f\0\0\0", "8"), (b"\0\0\0\0\x05abc", "3")]
+)
+def test_a_stream_whose_framing_breaks_ends(client: Client, message: bytes, status: str) -> None:
+    client.send(headers(1, a_head(STREAM)), data(1, frame_message(a_request()), 0))
+    client.next(DATA)
+    client.send(data(1, message))
+    answer = client.answer(1)
+    assert answer["grpc-status"] == status
+
+
+def test_a_watch_or_a_stream_without_messages_ends(client: Client) -> None:
+    for stream_id, path, status in ((1, b"/grpc.health.v1.Health/Watch", "3"), (3, STREAM, "0")):
+        client.send(headers(stream_id, a_head(path), END_HEADERS | END_STREAM))
+        assert client.answer(stream_id)["grpc-status"] == status
+    assert client.call(STREAM, b"", (b"grpc-timeout", b"soon"), stream_id=5)["grpc-status"] == "3"
+
+
+def test_a_slow_method_ends_at_its_deadline_and_with_its_caller(served: Serving, client: Client) -> None:
+    left = threading.Semaphore(0)
+
+    async def never(*_: object) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            left.release()
+
+    load = (SERVICE + "RepositoryModelLoad").encode()
+    original, served.pipeline.load = served.pipeline.load, never  # type: ignore[method-assign]
+    try:
+        message = frame_message(b"\x0a\x06double")
+        assert client.call(load, message, (b"grpc-timeout", b"50m"))["grpc-status"] == "4"
+        assert left.acquire(timeout=20)
+        client.send(headers(3, a_head(load)), data(3, message))
+        assert client.call(LIVE, bytes(5), stream_id=5)["grpc-status"] == "0"
+        client.send(reset(3))
+        assert left.acquire(timeout=20)
+    finally:
+        served.pipeline.load = original  # type: ignore[method-assign]
 
 
 def test_draining_warns_finishes_what_runs_and_closes() -> None:

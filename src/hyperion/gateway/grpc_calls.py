@@ -87,7 +87,9 @@ class InferenceCalls:
         except Exception as error:
             call.refuse(self._server.as_refusal(error, call.request_id))
             return
-        if not call.over:
+        if call.over:
+            pending.cancel()  # does nothing, unless it is our side that gave up
+        else:
             call.pending = pending
 
     async def model_stream_infer(self, call: StreamCall) -> None:
