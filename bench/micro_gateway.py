@@ -24,7 +24,8 @@ from hyperion.schema.model import ModelOptions, Signature, TensorSpec
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog
 from hyperion.telemetry.metrics import Metrics
-from hyperion.wire.frame import HELLO, RESULT, FrameReader, Hello, Result, TensorHead, encode_frame
+from hyperion.wire.frame import HELLO, RESULT, FrameReader, encode_frame
+from hyperion.wire.frame_headers import Hello, Result, TensorHead
 from hyperion.wire.limits import WireLimits
 
 VALUES = [round(0.1 * n - 1, 4) for n in range(20)]

@@ -10,22 +10,8 @@ from hyperion.gateway.dispatch import Batch, ReplicaLink, internal_error
 from hyperion.gateway.pending import PendingCall
 from hyperion.gateway.ring import PAGE, Ring
 from hyperion.schema.call import InferenceCall, Tensor
-from hyperion.wire.frame import (
-    CANCEL,
-    HELLO,
-    MARK,
-    PART,
-    PREDICT,
-    PROTOCOL,
-    RESULT,
-    Cancel,
-    Failure,
-    FrameReader,
-    Hello,
-    Result,
-    TensorHead,
-    encode_frame,
-)
+from hyperion.wire.frame import CANCEL, HELLO, MARK, PART, PREDICT, PROTOCOL, RESULT, FrameReader, encode_frame
+from hyperion.wire.frame_headers import Cancel, Failure, Hello, Result, TensorHead
 from tests.gateway.runners import SIGNATURE
 from tests.gateway.serving import on_uvloop
 from tests.gateway.wires import Wire

@@ -15,7 +15,6 @@ from hyperion.schema.model import Signature, TensorSpec
 from hyperion.wire.frame import (
     CANCEL,
     HELLO,
-    INLINE,
     KINDS,
     MAX_FRAME_BYTES,
     MAX_HEADER_BYTES,
@@ -24,18 +23,13 @@ from hyperion.wire.frame import (
     PREFIX,
     PROTOCOL,
     RESULT,
-    Cancel,
-    Failure,
     Frame,
     FrameError,
     FrameReader,
-    Hello,
-    Predict,
-    Result,
-    TensorHead,
     encode_frame,
     read_tensors,
 )
+from hyperion.wire.frame_headers import INLINE, Cancel, Failure, Hello, Predict, Result, TensorHead
 
 NAMES = st.text(max_size=8)
 SIZES = st.integers(-1, 1 << 40)

@@ -13,7 +13,7 @@ from hyperion.fleet.replicas import read_runners
 from hyperion.policy.placement import SeenReplica
 from hyperion.schema.config import RunnerConfig
 from hyperion.schema.errors import HyperionError, NotReady
-from hyperion.wire.frame import Hello
+from hyperion.wire.frame_headers import Hello
 
 _WATCH_S = 30.0
 _RETRY_S = 0.2

@@ -3,7 +3,8 @@
 import asyncio
 
 from hyperion.schema.errors import NotReady
-from hyperion.wire.frame import HELLO, FrameError, FrameReader, Hello
+from hyperion.wire.frame import HELLO, FrameError, FrameReader
+from hyperion.wire.frame_headers import Hello
 
 _READ_BYTES = 64 << 10
 

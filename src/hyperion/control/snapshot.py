@@ -6,7 +6,7 @@ from itertools import groupby
 from hyperion.policy.placement import Placement, ServedReplicas, choose_default
 from hyperion.schema.config import RunnerConfig
 from hyperion.schema.snapshot import Replica, ServedModel, ServedVersion, Snapshot
-from hyperion.wire.frame import Hello
+from hyperion.wire.frame_headers import Hello
 
 
 def build_snapshot(

@@ -18,24 +18,18 @@ from hyperion.wire.frame import (
     ALIGNMENT,
     CANCEL,
     HELLO,
-    INLINE,
     INLINE_LIMIT_BYTES,
     PART,
     PREDICT,
     PROTOCOL,
     RESULT,
-    Cancel,
-    Failure,
     Frame,
     FrameError,
     FrameReader,
-    Hello,
-    Predict,
-    Result,
-    TensorHead,
     encode_frame,
     read_tensors,
 )
+from hyperion.wire.frame_headers import INLINE, Cancel, Failure, Hello, Predict, Result, TensorHead
 from hyperion.wire.tensor import check_tensor_data, split_rows
 
 GLANCE_BYTES: Final = 64 << 10

@@ -23,7 +23,7 @@ from hyperion.schema.errors import ClientGone, DeadlineExceeded, HyperionError, 
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog
 from hyperion.telemetry.metrics import Metrics
-from hyperion.wire.frame import Hello, Result
+from hyperion.wire.frame_headers import Hello, Result
 
 GLANCE_EVERY: Final = 16  # requests; each look costs a system call
 MAX_STREAMS: Final = 256  # per replica; each one is a generator that the runner holds

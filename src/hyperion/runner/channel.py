@@ -16,21 +16,18 @@ from hyperion.schema.call import Buffer, Tensor
 from hyperion.wire.frame import (
     ALIGNMENT,
     GREETING,
-    INLINE,
     INLINE_LIMIT_BYTES,
     MARK,
     Frame,
     FrameError,
     FrameReader,
-    Predict,
-    Result,
-    TensorHead,
     encode_frame,
     read_tensors,
 )
+from hyperion.wire.frame_headers import INLINE, Predict, Result, TensorHead
 
 SEND_TIMEOUT_S: Final = 30
-RECEIVE_BYTES: Final = 1 << 18
+RECEIVE_BYTES: Final = 64 << 10  # a buffer of more would come from the kernel anew each time, which costs 50 µs
 
 
 class ChannelClosed(Exception):

@@ -23,20 +23,8 @@ from hyperion.runner.channel import Channel, ChannelClosed
 from hyperion.runner.memory import resident_bytes
 from hyperion.runner.model import LoadedModel
 from hyperion.schema.call import Tensor
-from hyperion.wire.frame import (
-    CANCEL,
-    HELLO,
-    PART,
-    PREDICT,
-    RESULT,
-    Failure,
-    Frame,
-    FrameError,
-    Hello,
-    Predict,
-    Result,
-    encode_frame,
-)
+from hyperion.wire.frame import CANCEL, HELLO, PART, PREDICT, RESULT, Frame, FrameError, encode_frame
+from hyperion.wire.frame_headers import Failure, Hello, Predict, Result
 from hyperion.wire.tensor import from_numpy, to_numpy
 
 Arrays = dict[str, np.ndarray]

@@ -63,7 +63,8 @@ def _prepare(config: RunnerConfig) -> "RunnerLoop":
     from hyperion.runner.loop import RunnerLoop, log_to_stderr
     from hyperion.runner.memory import limit_memory, resident_bytes
     from hyperion.runner.warmup import warm_up
-    from hyperion.wire.frame import PROTOCOL, Hello
+    from hyperion.wire.frame import PROTOCOL
+    from hyperion.wire.frame_headers import Hello
 
     spec, options = config.spec, config.spec.options
     os.environ.update(options.env)

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from hyperion.schema.call import Buffer, Tensor
-from hyperion.schema.model import Signature
+from hyperion.wire.frame_headers import INLINE, Cancel, Hello, Predict, Result, TensorHead
 
 PROTOCOL: Final = 1
 MARK: Final = struct.Struct("<Q")  # at the ring's start: the id of the batch that the runner computes now
@@ -29,75 +29,11 @@ CANCEL: Final = 5
 KINDS: Final = frozenset((HELLO, PREDICT, RESULT, PART, CANCEL))
 MAX_HEADER_BYTES: Final = 4 << 20
 MAX_FRAME_BYTES: Final = 1 << 30
-INLINE: Final = -1
 INLINE_LIMIT_BYTES: Final = 64 << 10  # above this, copying through the socket costs more than the ring
 
 
 class FrameError(Exception):
     """The peer sent something that is not a frame. Nothing after it can be trusted: close the connection."""
-
-
-class TensorHead(Struct, frozen=True, array_like=True, gc=False):
-    """Where a tensor's bytes are: inline (`offset` -1), or `offset` bytes into the ring."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    size_bytes: int
-    offset: int = INLINE
-
-
-class Hello(Struct, frozen=True, array_like=True):
-    """The runner's first frame on each connection: what it serves and how long each warmed-up batch took."""
-
-    protocol: int
-    replica: str
-    model: str
-    version: str
-    digest: str
-    platform: str
-    signature: Signature
-    max_rows: int
-    bucket_seconds: dict[int, float]
-    memory_bytes: int
-    pid: int
-
-
-class Predict(Struct, frozen=True, array_like=True, gc=False):
-    """One batch: `rows` holds the number of rows of each request in it, in order. With `stream`, one request whose
-    answers come as PART frames before the final RESULT. Outputs may be written to the ring's reply area."""
-
-    rows: tuple[int, ...]
-    tensors: tuple[TensorHead, ...]
-    outputs: tuple[str, ...] = ()
-    parameters: dict[str, Any] = {}
-    stream: bool = False
-    reply_offset: int = 0
-    reply_bytes: int = 0
-
-
-class Failure(Struct, frozen=True, array_like=True, gc=False):
-    """Request number `index` of the batch failed: the exception's type, which its caller may see, and its message,
-    which is for the log only."""
-
-    index: int
-    kind: str
-    message: str
-
-
-class Result(Struct, frozen=True, array_like=True, gc=False):
-    """Answer to one batch: tensors hold the rows of the requests that did not fail, joined in order."""
-
-    tensors: tuple[TensorHead, ...]
-    failures: tuple[Failure, ...] = ()
-    compute_ns: int = 0
-    memory_bytes: int = 0
-
-
-class Cancel(Struct, frozen=True, array_like=True, gc=False):
-    """Nobody waits for this stream any more."""
-
-    reason: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -110,13 +46,16 @@ _decoders: Final[dict[int, Any]] = {
 }
 
 
-class Frame(Struct, frozen=True, gc=False):
+class Frame:
     """One received frame; `header` is the record of its kind, `data` the inline tensor bytes behind it."""
 
-    kind: int
-    id: int
-    header: Any
-    data: memoryview
+    __slots__ = ("data", "header", "id", "kind")
+
+    def __init__(self, kind: int, batch_id: int, header: Any, data: memoryview) -> None:
+        self.kind = kind
+        self.id = batch_id
+        self.header = header
+        self.data = data
 
 
 def encode_frame(kind: int, batch_id: int, header: Struct, inline: Sequence[Buffer] = ()) -> bytes:
