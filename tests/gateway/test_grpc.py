@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from hyperion.gateway.grpc import GrpcTuning
 from hyperion.gateway.grpc_status import CODES
 from hyperion.gateway.http_status import CODES as HTTP_CODES
+from hyperion.schema.call import BatchAnswer, Tensor
 from hyperion.schema.errors import InvalidConfig
 from hyperion.wire.grpc_messages import (
     HealthCheckRequest,
@@ -71,6 +72,12 @@ def test_an_answer_says_in_its_metadata_who_made_it_and_how_long_it_took(channel
         "x-hyperion-served-by": "model",
         "server-timing": "queue;dur=1.000, batch;dur=0.000, compute;dur=2.500",
     }
+
+
+@pytest.mark.parametrize("length", [1, 126, 127, 128])
+def test_a_request_id_of_any_allowed_length_is_repeated(channel: Any, length: int) -> None:
+    _, metadata, _ = infer(channel, a_request(), metadata=(("x-request-id", "i" * length),))
+    assert metadata["x-request-id"] == "i" * length
 
 
 @pytest.mark.parametrize("given", ["has blanks in it", "x" * 129, ""])
@@ -184,6 +191,47 @@ def drain(semaphore: Any) -> int:
     while semaphore.acquire(blocking=False):
         count += 1
     return count
+
+
+def test_the_answers_of_a_batch_are_those_of_each_call(served: Serving, channel: Any) -> None:
+    drain(served.pipeline.arrived)
+    served.pipeline.held.clear()
+    request = ModelInferRequest.FromString(a_request(model="hold"))
+    request.id = ""
+    infer_ = channel.unary_unary(SERVICE + "ModelInfer")
+    running = [infer_.future(request.SerializeToString(), metadata=(("x-request-id", f"n{n}"),)) for n in range(3)]
+    for _ in running:
+        assert served.pipeline.arrived.acquire(timeout=20)
+    calls = [call for call, _ in served.pipeline.held]
+    replies = [reply for _, reply in served.pipeline.held]
+    assert len({reply.together for reply in replies}) == 1
+    outputs = (Tensor("y", "FP32", (3, 1), b"aaaabbbbcccc"),)
+    batch = BatchAnswer("hold", "1", DIGEST, outputs, 1, [1_000_000, 2_000_000, 3_000_000], "model", 0, 2_500_000)
+
+    def answer() -> None:
+        together = replies[0].together
+        assert together is not None
+        messages = together(replies, batch)
+        assert messages is not None
+        for reply, message in zip(replies, messages, strict=True):
+            reply.send(message)
+
+    served.call(answer)
+    seen = {dict(call.trailing_metadata())["x-request-id"]: call.result() for call in running}
+    assert seen.keys() == {"n0", "n1", "n2"}
+    raw = {bytes(ModelInferResponse.FromString(data).raw_output_contents[0]) for data in seen.values()}
+    assert raw == {b"aaaa", b"bbbb", b"cccc"}
+    timings = {dict(call.trailing_metadata())["server-timing"] for call in running}
+    assert timings == {f"queue;dur={n}.000, batch;dur=0.000, compute;dur=2.500" for n in (1, 2, 3)}
+    assert [call.id for call in calls] == ["", "", ""]
+
+
+def test_a_call_whose_id_is_repeated_is_answered_alone(served: Serving, channel: Any) -> None:
+    served.pipeline.held.clear()
+    call = channel.unary_unary(SERVICE + "ModelInfer").future(a_request(model="hold"))
+    assert served.pipeline.arrived.acquire(timeout=20)
+    assert served.pipeline.held[-1][1].together is None
+    call.cancel()
 
 
 def test_a_caller_who_leaves_a_stream_cancels_all_of_its_requests(served: Serving, channel: Any) -> None:

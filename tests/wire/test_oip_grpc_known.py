@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.schema.call import InferenceAnswer, Tensor
+from hyperion.schema.call import BatchAnswer, InferenceAnswer, Tensor
 from hyperion.schema.errors import HyperionError
 from hyperion.wire.grpc_messages import ModelInferRequest
 from hyperion.wire.limits import WireLimits
@@ -100,3 +100,19 @@ def test_answers_are_written_as_ever(form: AnswerFormat) -> None:
     for datatype, data in (("FP32", b"abcd"), ("FP32", b"efgh"), ("FP16", b"ab"), ("FP32", b"ijkl")):
         answer = InferenceAnswer("m", "1", "", (Tensor("y", datatype, (1, 1), data),))
         assert codec.encode(answer, form) == encode_infer(answer, form)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("names", [[], ["y"], ["y", "z", "empty"]])
+def test_answers_that_are_written_together_are_as_those_written_alone(names: list[str], count: int, rows: int) -> None:
+    codec = InferCodec(WireLimits())
+
+    def output(name: str, first: int, pieces: int) -> Tensor:
+        width = 0 if name == "empty" else 2
+        cells = [first * rows * width + at for at in range(pieces * rows * width)]
+        return Tensor(name, "INT8", (pieces * rows, width), bytes(cells))
+
+    batch = BatchAnswer("m", "1", "", tuple([output(name, 0, count) for name in names]), rows, [0] * count)
+    alone = [InferenceAnswer("m", "1", "", tuple([output(name, at, 1) for name in names])) for at in range(count)]
+    assert codec.encode_together(batch) == [encode_infer(answer, AnswerFormat()) for answer in alone]

@@ -7,15 +7,15 @@ A `UnaryCall` is served by a plain function once its one message is there whole,
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from msgspec import Struct
 
 from hyperion.gateway.grpc_metadata import CallHead
 from hyperion.gateway.grpc_status import CODES, answer_trailers, details_of, error_metadata
 from hyperion.gateway.inflate import inflate
-from hyperion.gateway.pending import PendingCall
-from hyperion.schema.call import Buffer, InferenceAnswer
+from hyperion.gateway.pending import EncodeTogether, PendingCall, Reply
+from hyperion.schema.call import BatchAnswer, Buffer, InferenceAnswer
 from hyperion.schema.errors import (
     ClientTooSlow,
     DeadlineExceeded,
@@ -147,7 +147,6 @@ class UnaryCall(Call):
     """A call with one message, to be answered with one."""
 
     __slots__ = ("_serve", "form", "message", "pending", "received_ns", "task")
-    together = None
 
     def __init__(self, connection: "GrpcConnection", stream: Stream, method: Method) -> None:
         super().__init__(connection, stream, method)
@@ -220,8 +219,15 @@ class UnaryCall(Call):
 
     # --- ends ---
 
+    @property
+    def together(self) -> EncodeTogether | None:
+        form = self.form
+        return encode_calls if form is not None and form.raw and not form.id else None
+
     def send(self, message: bytes) -> None:
-        raise AssertionError(f"{len(message)} bytes that nobody wrote for this protocol")
+        """The message and the trailers that `encode_calls` wrote."""
+        size = 5 + int.from_bytes(message[1:5])
+        self.finish(message[:size], message[size:])
 
     def answer(self, answer: InferenceAnswer) -> None:
         """The pipeline's answer."""
@@ -239,7 +245,7 @@ class UnaryCall(Call):
         except Exception as error:
             self.fail(self.connection.server.as_refusal(error, self.request_id))
             return
-        self.finish(body, answer_trailers(answer, self.request_id))
+        self.finish(body, answer_trailers(answer, self.request_id, answer.queue_ns))
 
     def finish(self, body: bytes, trailers: bytes) -> None:
         """Answers with a framed message."""
@@ -280,6 +286,16 @@ class UnaryCall(Call):
             pending.cancel()
         if self.task is not None:
             self.task.cancel()
+
+
+def encode_calls(replies: list[Reply], answer: BatchAnswer) -> list[bytes]:
+    """Messages and trailers for all calls of a batch that want raw contents. What they share is written once."""
+    calls = cast(list[UnaryCall], replies)
+    messages = calls[0].connection.server.codec.encode_together(answer)
+    return [
+        message + answer_trailers(answer, call.request_id, queue_ns)
+        for call, message, queue_ns in zip(calls, messages, answer.queue_ns, strict=True)
+    ]
 
 
 class StreamCall(Call):

@@ -6,9 +6,9 @@ Imports nothing slow: the pipeline needs the table before there is an edge.
 from math import ceil
 from typing import Final
 
-from hyperion.schema.call import InferenceAnswer
+from hyperion.schema.call import BatchAnswer, InferenceAnswer
 from hyperion.schema.errors import HyperionError
-from hyperion.wire.grpc_framing import OK_FIELD, field
+from hyperion.wire.grpc_framing import OK_FIELD, field, string
 
 CODES: Final[dict[str, str]] = {
     "ok": "OK",
@@ -65,10 +65,10 @@ def error_metadata(error: HyperionError, request_id: str) -> Metadata:
     )
 
 
-def answer_trailers(answer: InferenceAnswer, request_id: str) -> bytes:
+def answer_trailers(answer: InferenceAnswer | BatchAnswer, request_id: str, queue_ns: int) -> bytes:
     """The header block behind an answer; the times in `server-timing` are milliseconds."""
     timing = b"queue;dur=%.3f, batch;dur=%.3f, compute;dur=%.3f" % (
-        answer.queue_ns * 1e-6,
+        queue_ns * 1e-6,
         answer.batch_ns * 1e-6,
         answer.compute_ns * 1e-6,
     )
@@ -76,19 +76,23 @@ def answer_trailers(answer: InferenceAnswer, request_id: str) -> bytes:
     fixed = _fixed.get(key)
     if fixed is None:
         fixed = _fix(*key)
-    return fixed + field(b"x-request-id", request_id.encode()) + field(b"server-timing", timing)
+    return b"%b%b%b%b" % (fixed, string(request_id.encode()), _TIMING, string(timing))
+
+
+_TIMING: Final = field(b"server-timing", b"")[:-1]  # without its value
 
 
 _fixed: dict[tuple[str, str, str], bytes] = {}
 
 
 def _fix(version: str, digest: str, served_by: str) -> bytes:
-    """The fields that are the same for every answer of a version."""
+    """The fields that are the same for every answer of a version, up to the value of x-request-id."""
     fixed = OK_FIELD + b"".join(
         (
             field(b"x-hyperion-model-version", version.encode()),
             field(b"x-hyperion-model-digest", digest.encode()),
             field(b"x-hyperion-served-by", served_by.encode()),
+            field(b"x-request-id", b"")[:-1],
         )
     )
     if len(_fixed) >= MAX_FIXED:

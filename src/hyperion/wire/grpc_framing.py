@@ -22,6 +22,7 @@ __all__ = [
     "http_status_block",
     "read_timeout_ns",
     "status_block",
+    "string",
 ]
 
 PREFIX_BYTES: Final = 5
@@ -162,34 +163,35 @@ def field(name: bytes, value: bytes) -> bytes:
     """A field of a header block: a literal that nobody is asked to remember (RFC 7541, section 6.2.2).
 
     >>> field(b"te", b"x")
-    b'\\x00\\x02te\\x01x'
+    b'\x00\x02te\x01x'
     """
-    return b"\0%b%b%b%b" % (_length(len(name)), name, _length(len(value)), value)
+    return b"\0%b%b" % (string(name), string(value))
 
 
-def _length(size: int) -> bytes:
-    """The length of a string that is not Huffman-coded: an integer with a prefix of 7 bits (RFC 7541, section 5.1)."""
+def string(value: bytes) -> bytes:
+    """Text as header blocks have it, not Huffman-coded (RFC 7541, section 5.2)."""
+    size = len(value)
     if size < 127:
-        return size.to_bytes(1)
+        return b"%c%b" % (size, value)
     size -= 127
-    parts = bytearray(b"\x7f")
+    length = bytearray(b"\x7f")
     while size >= 128:
-        parts.append(size & 0x7F | 0x80)
+        length.append(size & 0x7F | 0x80)
         size >>= 7
-    parts.append(size)
-    return bytes(parts)
+    length.append(size)
+    return bytes(length) + value
 
 
 _STATUS_200: Final = b"\x88"  # :status 200, field 8 of the static table
 _CONTENT_TYPE: Final = b"\x0f\x10"  # the name of field 31, not to be remembered
-_GRPC: Final = _CONTENT_TYPE + _length(16) + b"application/grpc"
+_GRPC: Final = _CONTENT_TYPE + string(b"application/grpc")
 ANSWER_HEAD: Final = _STATUS_200 + _GRPC + field(b"grpc-accept-encoding", b"identity,deflate,gzip")
 OK_FIELD: Final = field(b"grpc-status", b"0")
 
 
 def http_status_block(status: int) -> bytes:
     """The whole answer to what is no gRPC request."""
-    return b"\x08" + _length(3) + b"%d" % status + field(b"content-length", b"0")
+    return b"\x08" + string(b"%d" % status) + field(b"content-length", b"0")
 
 
 def status_block(status: str, message: str, metadata: Iterable[tuple[str, str]]) -> bytes:

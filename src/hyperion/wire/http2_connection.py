@@ -63,7 +63,7 @@ from hyperion.wire.http2_stream import (
 __all__ = ["Http2Connection", "Http2Events", "Http2Limits"]
 
 MAX_SETTINGS: Final = 64  # of one frame
-MAX_REMEMBERED: Final = 4096  # streams that are over, to tell late frames from wrong ones
+MAX_REMEMBERED: Final = 2048  # streams that are over, twice; to tell late frames from wrong ones
 
 
 class Http2Limits(Struct, frozen=True):
@@ -122,6 +122,7 @@ class Http2Connection:
         self._most_id = MAX_STREAM_ID  # streams above are not served any more
         self._window = limits.connection_window_bytes
         self._over: dict[int, bool] = {}  # streams that are over; True where late frames are no fault
+        self._over_before: dict[int, bool] = {}
         out = self.sender.out
         out.append(
             settings_frame(
@@ -363,17 +364,17 @@ class Http2Connection:
     def _check_over(self, stream_id: int) -> None:
         """For data and headers of a stream that is not open: raises ConnectionFault unless they may just be late."""
         self._check_opened(stream_id)
-        late = self._over.get(stream_id)
+        late = self._over.get(stream_id, self._over_before.get(stream_id))
         if late is None:
             raise ConnectionFault(PROTOCOL_ERROR, "a stream number below the last one")
         if not late:
             raise ConnectionFault(STREAM_CLOSED, "a frame of a stream that is over")
 
     def _remember(self, stream_id: int, late: bool) -> None:
-        over = self._over
-        over[stream_id] = late
-        if len(over) > MAX_REMEMBERED:
-            del over[next(iter(over))]
+        self._over[stream_id] = late
+        if len(self._over) >= MAX_REMEMBERED:
+            self._over_before = self._over
+            self._over = {}
 
     def _drop(self, stream: Stream, late: bool) -> None:
         stream.closed = True

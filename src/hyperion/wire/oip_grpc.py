@@ -35,7 +35,7 @@ _LARGE = 64 * 1024  # bytes of a request from which finding its raw contents cos
 _SPLIT_TAGS = frozenset((0x0A, 0x12, 0x1A, 0x22, 0x2A, 0x32, 0x3A))  # every field of ModelInferRequest
 _RAW_INPUT_TAG = 0x3A  # raw_input_contents: field 7, length-delimited
 _MAX_SPLIT = 4096  # pieces
-_RAW_OUTPUT_TAG = b"\x32"  # ModelInferResponse.raw_output_contents: field 6, length-delimited
+RAW_OUTPUT_TAG = b"\x32"  # ModelInferResponse.raw_output_contents: field 6, length-delimited
 _INFER_RESPONSE_TAG = b"\x12"  # ModelStreamInferResponse.infer_response: field 2, length-delimited
 
 
@@ -282,7 +282,7 @@ def encode_raw(outputs: Sequence[Tensor]) -> list[Buffer]:
     """The field raw_output_contents, in pieces."""
     parts: list[Buffer] = []
     for tensor in outputs:
-        parts += (_RAW_OUTPUT_TAG, varint(len(tensor.data)), tensor.data)
+        parts += (RAW_OUTPUT_TAG, varint(len(tensor.data)), tensor.data)
     return parts
 
 

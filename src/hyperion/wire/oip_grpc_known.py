@@ -9,10 +9,12 @@ from typing import Final
 
 from msgspec import Struct
 
-from hyperion.schema.call import Buffer, InferenceAnswer, InferenceCall, Tensor
+from hyperion.schema.call import BatchAnswer, Buffer, InferenceAnswer, InferenceCall, Tensor
+from hyperion.wire.grpc_contents import varint
 from hyperion.wire.grpc_framing import frame_message
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.oip_grpc import (
+    RAW_OUTPUT_TAG,
     AnswerFormat,
     decode_infer,
     encode_head,
@@ -28,7 +30,7 @@ __all__ = ["InferCodec"]
 MAX_KNOWN: Final = 256
 MAX_KNOWN_BYTES: Final = 1024  # of a message, but for its raw contents
 
-_AnswerKey = tuple[str, str, tuple[tuple[str, str, tuple[int, ...]], ...]]
+_Shapes = tuple[tuple[str, str, tuple[int, ...]], ...]
 
 
 class _Known(Struct, frozen=True, gc=False):
@@ -45,7 +47,7 @@ class InferCodec:
     def __init__(self, limits: WireLimits) -> None:
         self._limits = limits
         self._calls: dict[int, _Known] = {}  # by the length of the message
-        self._heads: dict[_AnswerKey, bytes] = {}
+        self._heads: dict[tuple[str, str, _Shapes], bytes] = {}
 
     def decode(self, request: Buffer) -> tuple[InferenceCall, AnswerFormat]:
         """As `decode_infer`, which also says what it raises."""
@@ -94,15 +96,45 @@ class InferCodec:
         outputs = answer.outputs
         if form.id or not is_raw_answer(answer, form):
             return encode_infer(answer, form)
-        key = (
-            answer.model,
-            answer.version,
-            tuple([(tensor.name, tensor.datatype, tensor.shape) for tensor in outputs]),
+        shapes = tuple([(tensor.name, tensor.datatype, tensor.shape) for tensor in outputs])
+        return frame_message(self._head(answer.model, answer.version, shapes), *encode_raw(outputs))
+
+    def encode_together(self, answer: BatchAnswer) -> list[bytes]:
+        """The messages for all calls of a batch that want raw contents and gave no id, as `encode` writes each."""
+        count = len(answer.queue_ns)
+        shapes = tuple(
+            [
+                (one.name, one.datatype, one.shape if count == 1 else (answer.rows, *one.shape[1:]))
+                for one in answer.outputs
+            ]
         )
+        before = [self._head(answer.model, answer.version, shapes)]
+        columns: list[list[bytes]] = []
+        for output in answer.outputs:
+            data = bytes(output.data)
+            size = len(data) // count
+            columns.append([data[at * size : at * size + size] for at in range(count)])
+            before[-1] += RAW_OUTPUT_TAG + varint(size)
+            before.append(b"")
+        size = sum([len(part) for part in before]) + sum([len(column[0]) for column in columns])
+        start = before[0] = b"\0" + size.to_bytes(4) + before[0]
+        if len(columns) == 1:
+            return [start + piece for piece in columns[0]]
+        if not columns:
+            return [start] * count
+        return [
+            b"".join([part for pair in zip(before, row, strict=False) for part in pair])
+            for row in zip(*columns, strict=True)
+        ]
+
+    def _head(self, model: str, version: str, shapes: _Shapes) -> bytes:
+        """A ModelInferResponse without its raw contents."""
+        key = (model, version, shapes)
         head = self._heads.get(key)
         if head is None:
-            head = encode_head(answer, "", True, None)
+            empty = [Tensor(name, datatype, shape, b"") for name, datatype, shape in shapes]
+            head = encode_head(InferenceAnswer(model, version, "", tuple(empty)), "", True, None)
             if len(self._heads) >= MAX_KNOWN:
                 self._heads.clear()
             self._heads[key] = head
-        return frame_message(head, *encode_raw(outputs))
+        return head
