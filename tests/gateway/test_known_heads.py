@@ -139,6 +139,16 @@ def test_a_head_that_comes_again_is_served_without_the_parser() -> None:
     assert [seen.body for seen in edge.seen] == [b"abc", b"hello", b""]
 
 
+def test_a_head_that_comes_again_on_another_connection_is_served_without_the_parser() -> None:
+    edge = Edge()
+    (other, waiting), (_, wire) = edge.connect(), edge.connect()
+    feed(wire, [HEAD % 3 + b"abc"])
+    other._parser = CountingParser()
+    feed(waiting, [HEAD % 5 + b"hello"])
+    assert [seen.body for seen in edge.seen] == [b"abc", b"hello"]
+    assert (waiting.written.count(b"\r\n\r\n"), waiting.closed) == (wire.written.count(b"\r\n\r\n"), False)
+
+
 @pytest.mark.parametrize(
     "data",
     [

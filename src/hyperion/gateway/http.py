@@ -61,6 +61,7 @@ class HttpEdge:
         self.refused = refused
         self.refusals = refusals
         self.connections: set[HttpConnection] = set()
+        self.newest_head: KnownHead | None = None
         self.draining = False
         self.empty = asyncio.Event()
         self.buffered_bytes = 0
@@ -225,8 +226,11 @@ class HttpConnection:
         if self._closing:
             return
         between = not self._in_head and self._exchange is None
-        if between and self._known_head is not None and self._serve_known(self._known_head, data):
-            return
+        if between:
+            # What llhttp says of a head does not depend on the connection: a new one begins with what another learnt.
+            known = self._known_head or self.edge.newest_head
+            if known is not None and self._serve_known(known, data):
+                return
         self._head_began = False
         body_bytes = self._body_bytes
         try:
@@ -260,6 +264,7 @@ class HttpConnection:
         elif between:
             learned = learn_head(data, self._parser.get_method(), self._url, self._headers) if self.http_11 else None
             self._known_head = learned
+            self.edge.newest_head = learned or self.edge.newest_head
         if len(self._exchanges) >= MAX_PIPELINED:
             self._read_or_pause()
 
