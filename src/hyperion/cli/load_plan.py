@@ -8,6 +8,7 @@ Like `loadgen` it imports nothing but numpy and the standard library, so that th
 True
 """
 
+import math
 import ssl
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -35,9 +36,11 @@ class Plan:
     seconds: float
     warm_up_s: float = 1.0  # sent and answered like the rest, left out of the statistics
     connections: int = 1024  # at most; opened as needed, each with one request at a time
+    opened_first: int = 16  # of them, before the clock starts
     timeout_s: float = 10.0  # a request without an answer by then is a drop
     seed: int = 0
     steady: bool = False
+    grain_s: float = 0.0  # what is due within this time leaves together: cheaper, and late by up to that much
     tls: ssl.SSLContext | None = None
 
 
@@ -100,18 +103,19 @@ class Outcomes:
     """What became of each request, index by index: seconds from the start (nan: never) and status (0: no answer)."""
 
     def __init__(self, due: Seconds) -> None:
+        # Lists, because each element is written on its own.
         self.due = due
-        self.sent = np.full(len(due), np.nan)
-        self.done = np.full(len(due), np.nan)
-        self.status = np.zeros(len(due), np.int16)
-        self.retry_after = np.zeros(len(due), bool)
+        self.sent = [math.nan] * len(due)
+        self.done = [math.nan] * len(due)
+        self.status = [0] * len(due)
+        self.retry_after = [False] * len(due)
 
 
 def summarise(plan: Plan, outcomes: Outcomes, connections: int, starved: int) -> Report:
     """The figures of what came after the warm-up."""
     counted = outcomes.due >= plan.warm_up_s
-    due, sent, done = outcomes.due[counted], outcomes.sent[counted], outcomes.done[counted]
-    status: NDArray[Any] = outcomes.status[counted]
+    due, sent, done = outcomes.due[counted], np.array(outcomes.sent)[counted], np.array(outcomes.done)[counted]
+    status: NDArray[Any] = np.array(outcomes.status, np.int16)[counted]
     good = (status >= 200) & (status < 300)
     refused = (status == 429) | (status == 503)
     lag = sent - due
@@ -131,12 +135,29 @@ def summarise(plan: Plan, outcomes: Outcomes, connections: int, starved: int) ->
         latency_ms=_percentiles(done[good] - due[good]),
         refusal_ms=_percentiles(done[refused] - sent[refused]),
         refusals=int(np.count_nonzero(refused)),
-        refusals_with_retry_after=int(np.count_nonzero(refused & outcomes.retry_after[counted])),
+        refusals_with_retry_after=int(np.count_nonzero(refused & np.array(outcomes.retry_after, bool)[counted])),
         send_lag_ms=_percentiles(lag[~np.isnan(lag)]),
         connections=connections,
         starved=starved,
         per_second_good=per_second[: int(plan.seconds)].tolist(),
     )
+
+
+def read_whole(data: bytes) -> tuple[int, bool] | None:
+    """Status and whether there is a retry-after, if `data` is one whole final answer of the plainest kind; None where
+    only a parser can tell. A parser would cost the generator, and so the server beside it, a tenth more.
+
+    >>> read_whole(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}")
+    (200, False)
+    """
+    end = data.find(b"\r\n\r\n")
+    found = data.find(b"\r\ncontent-length: ", 0, end)
+    if found < 0 or not data.startswith(b"HTTP/1.1 ") or data.find(b"\r\nconnection: ", 0, end) >= 0:
+        return None
+    status, length = data[9:12], data[found + 18 : data.find(b"\r", found + 18)]
+    if not (status.isdigit() and status >= b"200" and length.isdigit()) or end + 4 + int(length) != len(data):
+        return None
+    return int(status), data.find(b"\r\nretry-after: ", 0, end) >= 0
 
 
 def _percentiles(seconds: Seconds) -> dict[str, float]:

@@ -9,12 +9,15 @@ import asyncio
 import contextlib
 import time
 from collections import deque
+from typing import Final
 
 import httptools
 import uvloop
 
 from hyperion.cli.alarm import Alarm
-from hyperion.cli.load_plan import Outcomes, Plan, Report, make_schedule, summarise
+from hyperion.cli.load_plan import Outcomes, Plan, Report, make_schedule, read_whole, summarise
+
+OPENED_AT_ONCE: Final = 64  # no server's backlog is shorter
 
 
 def run(plan: Plan) -> Report:
@@ -47,7 +50,10 @@ class _Generator:
     async def run(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.due_list = self.outcomes.due.tolist()
-        await asyncio.gather(*(self._connect() for _ in range(min(16, self.plan.connections))))
+        left = min(self.plan.opened_first, self.plan.connections)
+        while left > 0:
+            await asyncio.gather(*(self._connect() for _ in range(min(OPENED_AT_ONCE, left))))
+            left -= OPENED_AT_ONCE
         with Alarm(self.loop, self._tick) as self.alarm:
             self.origin = time.monotonic() + 0.05
             self._tick()
@@ -73,7 +79,7 @@ class _Generator:
             index += 1
         self.next = index
         if index < len(due):
-            self.alarm.set(self.origin + due[index])
+            self.alarm.set(self.origin + max(due[index], now + self.plan.grain_s))
 
     def _dispatch(self, index: int) -> None:
         if self.idle:
@@ -158,12 +164,18 @@ class _Connection(asyncio.Protocol):
         self.index = -1
         self.retry_after = False
         self.parser = httptools.HttpResponseParser(self)
+        self.within = False  # the parser has seen a part of an answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]
         self.owner.connected(self)
 
     def data_received(self, data: bytes) -> None:
+        if not self.within and self.index >= 0 and (answer := read_whole(data)) is not None:
+            self.owner.answered(self, *answer)
+            self.owner.release(self)
+            return
+        self.within = True
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserError:
@@ -174,6 +186,7 @@ class _Connection(asyncio.Protocol):
             self.retry_after = True
 
     def on_message_complete(self) -> None:
+        self.within = False
         status = self.parser.get_status_code()
         if status < 200:  # 100 Continue and the like: the answer is still to come
             return
