@@ -35,7 +35,7 @@ test: $(VENV)/.dev ## run the whole test suite (COVERAGE=1 measures coverage too
 
 test-compiled: $(VENV)/.dev $(COMPILED)/.built ## run the tests of the hot path on its compiled form
 	PYTHONPATH=$(COMPILED) HYPERION_EXPECT_COMPILED=1 $(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile \
-	    $(or $(ARGS),tests/gateway tests/policy tests/telemetry tests/wire tests/e2e)
+	    $(or $(ARGS),tests/gateway tests/policy tests/runner tests/telemetry tests/wire tests/e2e)
 
 lint: $(VENV)/.dev ## style, types and the import contract
 	$(BIN)/ruff check .

@@ -41,6 +41,7 @@ HOT = (
     "wire/json_data",
     "wire/json_text",
     "wire/oip_answer",
+    "wire/oip_json",
     "wire/oip_known",
     "wire/tensor",
 )

@@ -10,8 +10,9 @@ from hyperion.schema.call import Tensor
 from hyperion.schema.errors import HyperionError
 from hyperion.wire import oip_known
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_json import _decode_again, _decode_input, _Request, decode_infer
+from hyperion.wire.oip_json import _decode_again, _decode_input, decode_infer
 from hyperion.wire.oip_known import KnownRequests
+from hyperion.wire.oip_request import Request
 
 LIMITS = WireLimits()
 BEFORE = b'{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":'
@@ -25,7 +26,7 @@ def request(data: bytes, before: bytes = BEFORE, after: bytes = AFTER) -> bytes:
 def learned(body: bytes) -> KnownRequests:
     """What is known after `body` was decoded in full."""
     known = KnownRequests()
-    found: _Request = _decode_again(body, LIMITS)
+    found: Request = _decode_again(body, LIMITS)
     known.learn(body, bytes(found.inputs[0].data), _decode_input(found.inputs[0], None, LIMITS), LIMITS)
     return known
 

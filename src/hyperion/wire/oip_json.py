@@ -13,7 +13,6 @@ from itertools import islice
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
 
 from hyperion.schema.call import NO_PARAMETERS, Buffer, InferenceCall, Tensor
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
@@ -36,6 +35,7 @@ from hyperion.wire.oip_metadata import (
     encode_model_metadata,
     encode_server_metadata,
 )
+from hyperion.wire.oip_request import Request, RequestInput, RequestOutput, StrictRequest
 from hyperion.wire.parameters import Parameters, Scalar, check_parameter_count
 from hyperion.wire.tensor import DATATYPES, Datatype, count_elements, datatype_of
 
@@ -57,34 +57,8 @@ _DATATYPE_KEYS = re.compile(rb'"datatype"\s*:')
 _MAX_PRIORITY = 9
 
 
-class _Input(Struct, gc=False):
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-    data: Raw = Raw()
-    parameters: Parameters | None = None
-
-
-class _Output(Struct, gc=False):
-    name: str
-    parameters: Parameters | None = None
-
-
-class _Request(Struct, gc=False):
-    inputs: tuple[_Input, ...]
-    id: str = ""
-    outputs: tuple[_Output, ...] | None = None
-    parameters: Parameters | None = None
-    model_name: Raw = Raw()  # the path says which model; clients repeat it here
-    model_version: Raw = Raw()
-
-
-class _StrictRequest(_Request, gc=False, forbid_unknown_fields=True):
-    pass
-
-
-_decode_strict = msgspec.json.Decoder(_StrictRequest).decode
-_decode_tolerant = msgspec.json.Decoder(_Request).decode
+_decode_strict = msgspec.json.Decoder(StrictRequest).decode
+_decode_tolerant = msgspec.json.Decoder(Request).decode
 _known = KnownRequests()
 
 
@@ -116,7 +90,7 @@ def decode_infer(
             raise TooLarge(f"more than {limits.max_tensors} inputs, which is the limit")
     strict = binary is None
     try:
-        request: _Request = _decode_strict(body)
+        request: Request = _decode_strict(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         strict = False
         request = _decode_again(body, limits)
@@ -135,9 +109,9 @@ def decode_infer(
     return InferenceCall(model, version, "", inputs), ALL_JSON
 
 
-def _decode_again(body: Buffer, limits: WireLimits) -> _Request:
+def _decode_again(body: Buffer, limits: WireLimits) -> Request:
     """Decode a body that the strict decoder refused: with unknown members ignored, or to say what is wrong."""
-    request: _Request = decode_envelope(_decode_tolerant, body, limits, "an inference request")
+    request: Request = decode_envelope(_decode_tolerant, body, limits, "an inference request")
     return request
 
 
@@ -150,7 +124,7 @@ def _decode_large(
         return None
     text, arrays = cut
     try:
-        request: _Request = _decode_strict(text)
+        request: Request = _decode_strict(text)
         if [bytes(one.data) for one in request.inputs] != [PLACEHOLDER] * len(arrays):
             return None
         _check_inputs(request.inputs, limits)
@@ -164,7 +138,7 @@ def _decode_large(
         raise
 
 
-def _decode_input(one: _Input, source: BinaryPart | bytes | None, limits: WireLimits) -> Tensor:
+def _decode_input(one: RequestInput, source: BinaryPart | bytes | None, limits: WireLimits) -> Tensor:
     """One input tensor; errors are prefixed with its name.
 
     Its data is JSON text in the input itself or, cut out of it, in `source`, or it comes from the binary part.
@@ -189,7 +163,7 @@ def _decode_input(one: _Input, source: BinaryPart | bytes | None, limits: WireLi
 
 
 def _take_binary(
-    one: _Input, source: BinaryPart | bytes | None, datatype: Datatype, count: int, size: int
+    one: RequestInput, source: BinaryPart | bytes | None, datatype: Datatype, count: int, size: int
 ) -> memoryview:
     """The data of an input that says it is binary."""
     if not isinstance(source, BinaryPart):
@@ -207,7 +181,7 @@ def _check_name(what: str, name: str, limits: WireLimits) -> None:
         raise MalformedRequest(f"{what} is empty")
 
 
-def _check_inputs(inputs: tuple[_Input, ...], limits: WireLimits) -> None:
+def _check_inputs(inputs: tuple[RequestInput, ...], limits: WireLimits) -> None:
     """Raise MalformedRequest for no input, or two of the same name, TooLarge for too many."""
     if len(inputs) > limits.max_tensors:
         raise TooLarge(f"{len(inputs)} inputs, at most {limits.max_tensors} are allowed")
@@ -239,7 +213,7 @@ def _binary_size(parameters: Parameters, limits: WireLimits) -> int | None:
 
 
 def _finish(
-    model: str, version: str, inputs: tuple[Tensor, ...], request: _Request, limits: WireLimits
+    model: str, version: str, inputs: tuple[Tensor, ...], request: Request, limits: WireLimits
 ) -> tuple[InferenceCall, AnswerFormat]:
     """The call and the format of a request that has an id, parameters or requested outputs."""
     if request.id:
@@ -260,7 +234,9 @@ def _finish(
     return call, AnswerFormat(request.id, bool(binary), overrides)
 
 
-def _decode_outputs(outputs: tuple[_Output, ...], limits: WireLimits) -> tuple[tuple[str, ...], Mapping[str, bool]]:
+def _decode_outputs(
+    outputs: tuple[RequestOutput, ...], limits: WireLimits
+) -> tuple[tuple[str, ...], Mapping[str, bool]]:
     """Names of the requested outputs, and which of them say if they are to be binary."""
     if len(outputs) > limits.max_tensors:
         raise TooLarge(f"{len(outputs)} outputs, at most {limits.max_tensors} are allowed")
