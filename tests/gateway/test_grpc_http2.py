@@ -455,6 +455,7 @@ def test_draining_warns_finishes_what_runs_and_closes() -> None:
         stopping = asyncio.run_coroutine_threadsafe(served.edge.stop(20), served.loop)
         _, _, _, payload = client.next(GOAWAY)
         assert int.from_bytes(payload[:4]) == 2**31 - 1
+        assert idle.call(LIVE, bytes(5), stream_id=3)["grpc-status"] == "0"  # nor had this one
         client.send(headers(3, a_head(LIVE)), data(3))  # it had not heard of it yet
         assert client.answer(3)["grpc-status"] == "0"
         client.send(frame(PING, ACK, 0, b"hyperion"))

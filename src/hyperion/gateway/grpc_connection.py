@@ -42,6 +42,7 @@ class GrpcConnection(asyncio.Protocol):
         self._heard_s = self._made_s = now_s
         self._pinged_s = 0.0
         self._drained_s = 0.0
+        self._left = False
         self._closed_s = 0.0  # since when it only waits for the client to close
         self._pongs = 0
         self._progress = (0, 0)
@@ -112,7 +113,7 @@ class GrpcConnection(asyncio.Protocol):
                 call.look_for_room()
         if self.http2.closed:
             self.close()
-        elif self._drained_s and (self.http2.pongs > self._pongs or not self.http2.streams):
+        elif self._left or (self._drained_s and self.http2.pongs > self._pongs):
             self._leave()
 
     @staticmethod
@@ -176,7 +177,7 @@ class GrpcConnection(asyncio.Protocol):
             if now_s - self._closed_s > LINGER_S:
                 self.abort()
             return
-        if self._drained_s and now_s - self._drained_s > LINGER_S:
+        if self._drained_s and not self._left and now_s - self._drained_s > LINGER_S:
             self._leave()
         if not self.http2.greeted:
             if now_s - self._made_s > tuning.handshake_timeout_s:
@@ -233,10 +234,10 @@ class GrpcConnection(asyncio.Protocol):
             self.abort()
 
     def _leave(self) -> None:
-        """The client knows, or had the time to: what it opens from here on is refused."""
-        if self._drained_s != float("inf"):
-            self._drained_s = float("inf")
-            self._pongs = 1 << 62
+        """The client knows, or had the time to: what it opens from here on is refused, and with its last call it ends.
+        Not before: a call that was on its way here would be lost with the connection."""
+        if not self._left:
+            self._left = True
             self.http2.go_away(at_once=True)
             self.wake()
         if not self.http2.streams and not self.sender.out:
