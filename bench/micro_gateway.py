@@ -59,7 +59,7 @@ async def measure(connections: int, rounds: int) -> float:
     pipeline = Pipeline(router, {"http": CODES}, None, metrics, log, "abc-")  # type: ignore[arg-type]
     signature = Signature((TensorSpec("x", "FP32", (-1, 20)),), (TensorSpec("y", "FP32", (-1, 10)),))
     served = ServedVersion("1", "sha256:" + "0" * 64, 1, "onnx", signature, ModelOptions(), ())
-    pool = VersionPool("m", served, 4096, 1 << 20, pipeline.finished, pipeline.answered, metrics, log)
+    pool = VersionPool("m", served, 4096, 1 << 20, pipeline.finished, pipeline.batch_done, log)
     router.table = RouteTable(1, {"m": ModelRoute(pool, {"1": pool})})
     edge = HttpEdge(
         GatewayConfig("", ""), (routes := HttpRoutes(pipeline, WireLimits(), None, log)).serve,  # type: ignore[arg-type]

@@ -151,8 +151,7 @@ class Serving:
             self.config.queue_rows,
             slot_bytes,
             self.pipeline.finished,
-            self.pipeline.answered,
-            self.metrics,
+            self.pipeline.batch_done,
             self.log,
         )
         self.pools.append(pool)

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
-from hyperion.schema.events import RequestRecord
+from hyperion.schema.events import BatchRecord, RequestRecord
 from hyperion.telemetry.metrics import (
     FAMILIES,
     MAX_SERIES,
+    MAX_UNSETTLED,
     OTHER,
     SECONDS,
     HistogramData,
@@ -42,11 +43,16 @@ RECORDS = st.builds(
 WORKERS = st.lists(st.lists(RECORDS, max_size=8), max_size=4)
 
 
+def batch(model: str, version: str, rows: int, compute_ns: int, *received_ns: int) -> BatchRecord:
+    """A batch that was formed at 100 ms and came back at 200 ms, with requests received at those times."""
+    return BatchRecord(model, version, rows, compute_ns, 100 * MS, 200 * MS, "http", "200", list(received_ns))
+
+
 def collected(records: list[RequestRecord]) -> MetricsData:
     metrics = Metrics()
     for record in records:
         metrics.record(record)
-        metrics.observe_batch(record.model, record.version, max(record.rows, 1), record.compute_ns)
+        metrics.record_batch(batch(record.model, record.version, max(record.rows, 1), record.compute_ns))
     return metrics.collect()
 
 
@@ -95,11 +101,37 @@ def test_a_request_that_never_waited_for_a_batch_is_no_observation_of_the_queue(
 
 def test_a_batch_is_counted_by_its_rows_and_its_time() -> None:
     metrics = Metrics()
-    metrics.observe_batch("fraud", "3", 5, 30 * MS)
+    metrics.record_batch(batch("fraud", "3", 5, 30 * MS))
     found = samples(metrics.collect())
     sizes = {sample.labels["le"]: sample.value for sample in found["hyperion_batch_size_bucket"]}
     assert (sizes["4"], sizes["8"]) == (0, 1)
     assert found["hyperion_compute_seconds_sum"][0].value == pytest.approx(0.03)
+
+
+@given(st.lists(st.lists(st.integers(0, 100 * MS), max_size=5), max_size=5))
+def test_requests_of_batches_are_counted_as_each_alone(batches: list[list[int]]) -> None:
+    together, alone = Metrics(), Metrics()
+    for received_ns in batches:
+        together.record_batch(batch("m", "1", 1, MS, *received_ns))
+        alone.record_batch(batch("m", "1", 1, MS))
+        for at_ns in received_ns:
+            alone.record(RequestRecord("id", "m", "1", "http", "200", 200 * MS - at_ns, 100 * MS - at_ns, MS, rows=1))
+    found, expected = together.collect(), alone.collect()
+    assert found.counters == expected.counters
+    for name, series in expected.histograms.items():
+        assert {key: data.counts for key, data in series.items()} == {
+            key: data.counts for key, data in found.histograms[name].items()
+        }
+        for key, data in series.items():
+            assert found.histograms[name][key].total == pytest.approx(data.total)
+
+
+def test_many_batches_are_counted_before_anybody_asks() -> None:
+    metrics = Metrics()
+    for _ in range(MAX_UNSETTLED * 2 + 1):
+        metrics.record_batch(batch("m", "1", 3, MS))
+    assert len(metrics._unsettled) == 1
+    assert samples(metrics.collect())["hyperion_batch_size_count"][0].value == MAX_UNSETTLED * 2 + 1
 
 
 def test_a_refusal_is_counted_by_its_reason() -> None:
@@ -126,7 +158,7 @@ def test_names_beyond_the_bound_collapse_to_other_and_lose_no_count() -> None:
     metrics = Metrics()
     for number in range(MAX_SERIES + 500):
         metrics.record(RequestRecord("id", f"m{number}", "1", "http", "200", MS, rows=1))
-        metrics.observe_batch(f"m{number}", "1", 1, MS)
+        metrics.record_batch(batch(f"m{number}", "1", 1, MS))
     data = metrics.collect()
     for series in (*data.counters.values(), *data.histograms.values()):
         assert len(series) <= MAX_SERIES + 1

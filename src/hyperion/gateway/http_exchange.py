@@ -18,6 +18,7 @@ JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"
 MAX_UNSENT_BYTES: Final = 8 << 20  # of a stream whose caller does not read
 MAX_HEADS: Final = 1024
+OK_LINE: Final = status_line(200)
 
 Encode = Callable[[InferenceAnswer], bytes]
 
@@ -214,7 +215,7 @@ def encode_exchanges(replies: list[Reply], answer: BatchAnswer) -> list[bytes] |
     if bodies is None:
         return None
     first = cast(Exchange, replies[0])
-    start = b"%bdate: %b\r\nx-request-id: " % (status_line(200), first.connection.edge.date)
+    start = b"%bdate: %b\r\nx-request-id: " % (OK_LINE, first.connection.edge.date)
     middle = b"\r\n%bserver-timing: queue;dur=" % _model_headers(answer.version, answer.digest, answer.served_by)
     end = b", batch;dur=%.3f, compute;dur=%.3f\r\ncontent-type: application/json\r\n" % (
         answer.batch_ns * 1e-6,
@@ -283,7 +284,7 @@ def _answer_head(answer: InferenceAnswer) -> bytes:
     head = _heads.get(key)
     if head is None:
         head = (
-            status_line(200)
+            OK_LINE
             + b"date: %b\r\nx-request-id: %b\r\n"
             + _model_headers(*key).replace(b"%", b"%%")
             + b"server-timing: queue;dur=%.3f, batch;dur=%.3f, compute;dur=%.3f\r\n"

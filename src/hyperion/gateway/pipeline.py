@@ -147,7 +147,7 @@ class Pipeline:
         if call.timeout_ns and call.timeout_ns < budget_ns:
             budget_ns = call.timeout_ns
         pending.deadline_ns = pending.received_ns + budget_ns
-        if pending.stream or pool.has_backlog:
+        if pending.stream or pool.wait_matters:
             state = pool.queue_state()
             reason = refusal(state, pool.curve, pending.deadline_ns - time.monotonic_ns())
             if pending.stream and pool.streams >= MAX_STREAMS * max(state.replicas, 1):
@@ -185,24 +185,28 @@ class Pipeline:
             pending.rows,
         )
 
-    def answered(self, calls: list[PendingCall], formed_ns: int, back_ns: int, compute_ns: int) -> None:
-        """For the pools: a batch has answered these calls of one version."""
-        protocols = {pending.protocol for pending in calls}
-        if len(protocols) > 1 or self.access_log:
-            for pending in calls:
-                self.finished(pending, None, formed_ns - pending.received_ns, compute_ns, back_ns)
-            return
-        model, version = self._labels_of(calls[0])
-        (protocol,) = protocols
-        received = [pending.received_ns for pending in calls]
+    def batch_done(
+        self, pool: VersionPool, rows: int, answered: list[PendingCall], formed_ns: int, back_ns: int, compute_ns: int
+    ) -> None:
+        """For the pools: a batch of `rows` rows came back and has answered these calls."""
+        protocol = answered[0].protocol if answered else ""
+        for pending in answered:
+            if pending.protocol != protocol or self.access_log:
+                for each in answered:
+                    self.finished(each, None, formed_ns - each.received_ns, compute_ns, back_ns)
+                answered = []
+                break
         self._metrics.record_batch(
             BatchRecord(
-                model,
-                version,
+                pool.model,
+                pool.served.version,
+                rows,
+                compute_ns,
+                formed_ns,
+                back_ns,
                 protocol,
-                self._statuses[protocol][OK],
-                [back_ns - at_ns for at_ns in received],
-                [formed_ns - at_ns for at_ns in received],
+                self._statuses[protocol][OK] if answered else OK,
+                [pending.received_ns for pending in answered],
             )
         )
 
@@ -282,10 +286,11 @@ class Pipeline:
         await self._change_model(model, None)
 
     def look_at_deadlines(self) -> None:
-        """Ends the calls whose deadline has passed. Called every few milliseconds."""
+        """Ends the calls whose deadline has passed, and counts what has ended. Called every few milliseconds."""
         now_ns = time.monotonic_ns()
         for pool in self._router.all_pools():
             pool.look_at_deadlines(now_ns)
+        self._metrics.settle()
 
     def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
         """What stands now, for the metrics."""

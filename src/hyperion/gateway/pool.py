@@ -22,19 +22,19 @@ from hyperion.schema.call import BatchAnswer, InferenceAnswer, Tensor
 from hyperion.schema.errors import ClientGone, DeadlineExceeded, HyperionError, PoisonRequest, RunnerLost
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog
-from hyperion.telemetry.metrics import Metrics
 from hyperion.wire.frame_headers import Hello, Result
 
 GLANCE_EVERY: Final = 16  # requests; each look costs a system call
+SLOW_NS: Final = 20_000_000  # of a batch; a prediction costs some microseconds
 MAX_STREAMS: Final = 256  # per replica; each one is a generator that the runner holds
 
 Finished = Callable[[PendingCall, HyperionError | None, int, int, int], None]
-Answered = Callable[[list[PendingCall], int, int, int], None]
+BatchDone = Callable[["VersionPool", int, list[PendingCall], int, int, int], None]
 
 
 class VersionPool:
     """`finished(pending, error, queue_ns, compute_ns, now_ns)` is called once for every call that was put in, but for
-    those that a batch answered: of them `answered(calls, formed_ns, back_ns, compute_ns)` tells, once for all."""
+    those that a batch answered, of which `batch_done(pool, rows, answered, formed_ns, back_ns, compute_ns)` tells."""
 
     def __init__(
         self,
@@ -43,8 +43,7 @@ class VersionPool:
         queue_rows: int,
         slot_bytes: int,
         finished: Finished,
-        answered: Answered,
-        metrics: Metrics,
+        batch_done: BatchDone,
         log: EventLog,
     ) -> None:
         self.model = model
@@ -60,8 +59,7 @@ class VersionPool:
         self._limits = BatchLimits(served.options.max_batch_size, slot_bytes // 2)
         self._max_delay_ns = int(served.options.max_delay_ms * 1e6)
         self._finished = finished
-        self._answered = answered
-        self._metrics = metrics
+        self._batch_done = batch_done
         self._log = log
         self._links: dict[str, ReplicaLink] = {}
         self._row_ns = 0.0  # the pace of the replicas while there was a backlog
@@ -69,6 +67,7 @@ class VersionPool:
         self._retired = False
         self._pump_scheduled = False
         self._until_glance = GLANCE_EVERY
+        self._slow = False
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._connectors = [
@@ -99,6 +98,12 @@ class VersionPool:
         """Whether more waits than the next batch will take, so that a newcomer's wait is worth a prediction."""
         rows = self._queue.rows
         return rows >= self._limits.max_rows or rows >= self._queue_rows
+
+    @property
+    def wait_matters(self) -> bool:
+        """Whether a newcomer's wait is worth a prediction: there is a backlog, or the model takes so long that even the
+        rest of the next batch may be too much."""
+        return self.has_backlog or (self._slow and self._queue.rows > 0)
 
     @property
     def retired(self) -> bool:
@@ -318,14 +323,13 @@ class VersionPool:
     def batch_done(self, batch: Batch, result: Result) -> None:
         self.epoch += 1
         if not batch.stream:
+            self._slow = result.compute_ns > SLOW_NS
             if self._backlog_ns:
                 self._row_ns = observe_pace(self._row_ns, batch.rows, batch.back_ns - self._backlog_ns)
             self._backlog_ns = batch.back_ns if self.has_backlog else 0
             if not result.failures:
                 self.curve = observe(self.curve, batch.rows, result.compute_ns)
-            if batch.answered:
-                self._answered(batch.answered, batch.formed_ns, batch.back_ns, result.compute_ns)
-            self._metrics.observe_batch(self.model, self.served.version, batch.rows, result.compute_ns)
+            self._batch_done(self, batch.rows, batch.answered, batch.formed_ns, batch.back_ns, result.compute_ns)
         if self.has_backlog:
             self._pump()  # nobody who is read later in this turn could join a batch that is full already
         else:

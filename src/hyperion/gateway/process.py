@@ -99,8 +99,7 @@ class Gateway:
             self._config.queue_rows,
             slot_bytes,
             self._pipeline.finished,
-            self._pipeline.answered,
-            self._metrics,
+            self._pipeline.batch_done,
             self._log,
         )
 

@@ -20,12 +20,15 @@ class RequestRecord(Struct, frozen=True, gc=False):
 
 
 class BatchRecord(Struct, frozen=True, gc=False):
-    """One finished batch and its requests that were answered: how many rows and nanoseconds in the model, and for each
-    request its nanoseconds in all and in the queue. All came by the same protocol and have the same `code`."""
+    """One finished batch: its rows, its nanoseconds in the model, when (monotonic ns) it was formed and came back, and
+    when each of its requests that were answered had been received. These came by one protocol and have one `code`."""
 
     model: str
     version: str
+    rows: int
+    compute_ns: int
+    formed_ns: int
+    back_ns: int
     protocol: str
     code: str
-    total_ns: list[int]
-    queue_ns: list[int]
+    received_ns: list[int]

@@ -1,12 +1,12 @@
 """Counters and histograms of one process, as plain data that can be merged across processes and rendered for
 Prometheus.
 
-`Metrics.record` is called once per finished request, or `record_batch` for all that a batch answered, and
-`observe_batch` once per batch, from one place each. Labels are
-bounded at write time: a name beyond `MAX_SERIES` collapses to `other`. Never here: sockets, files, clocks.
+`Metrics.record` is called once per finished request, or `record_batch` for a batch and all that it answered, from one
+place each. Labels are bounded at write time: a name beyond `MAX_SERIES` collapses to `other`. Never here: sockets,
+files, clocks.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -16,6 +16,7 @@ from msgspec import Struct
 from hyperion.schema.events import BatchRecord, RequestRecord
 
 MAX_SERIES: Final = 2_000
+MAX_UNSETTLED: Final = 1_024
 SECONDS: Final[tuple[float, ...]] = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
@@ -77,6 +78,9 @@ class Metrics:
         }
         self._request_seconds = self._histograms["hyperion_request_seconds"]
         self._queue_seconds = self._histograms["hyperion_queue_seconds"]
+        self._batch_size = self._histograms["hyperion_batch_size"]
+        self._compute_seconds = self._histograms["hyperion_compute_seconds"]
+        self._unsettled: list[BatchRecord] = []
         self._shed: dict[tuple[str, ...], float] = {}
         self._gauge_sources: list[Callable[[], Mapping[str, Mapping[tuple[str, ...], float]]]] = []
 
@@ -100,20 +104,31 @@ class Metrics:
             observe(self._queue_seconds, version, SECONDS, record.queue_ns * 1e-9)
 
     def record_batch(self, record: BatchRecord) -> None:
-        """Counts the answered requests of one batch: the same as `record` for each of them, at a quarter of the
-        cost."""
-        key = (record.model, record.version, record.protocol, record.code)
-        if key not in self._requests and len(self._requests) >= MAX_SERIES:
-            key = (OTHER, OTHER, record.protocol, record.code)
-        self._requests[key] = self._requests.get(key, 0.0) + len(record.total_ns)
-        observe_all(self._request_seconds, key[:2], record.total_ns)
-        observe_all(self._queue_seconds, key[:2], record.queue_ns)
+        """Counts one batch and its requests that were answered: the same as `record` for each of them. Takes note only,
+        as callers wait meanwhile; `settle` does the work."""
+        self._unsettled.append(record)
+        if len(self._unsettled) >= MAX_UNSETTLED:
+            self.settle()
 
-    def observe_batch(self, model: str, version: str, rows: int, compute_ns: int) -> None:
-        """Counts one batch of `rows` rows that took `compute_ns` in the model."""
-        key = (model, version)
-        observe(self._histograms["hyperion_batch_size"], key, ROWS, rows)
-        observe(self._histograms["hyperion_compute_seconds"], key, SECONDS, compute_ns * 1e-9)
+    def settle(self) -> None:
+        """Counts what `record_batch` has noted: many batches at once, which costs a fraction of each alone."""
+        records, self._unsettled = self._unsettled, []
+        requests: dict[tuple[str, str, str, str], tuple[list[int], list[int]]] = {}
+        for record in records:
+            version = (record.model, record.version)
+            observe(self._batch_size, version, ROWS, record.rows)
+            observe(self._compute_seconds, version, SECONDS, record.compute_ns * 1e-9)
+            if record.received_ns:
+                total_ns, queue_ns = requests.setdefault((*version, record.protocol, record.code), ([], []))
+                back_ns, formed_ns = record.back_ns, record.formed_ns
+                total_ns += [back_ns - at_ns for at_ns in record.received_ns]
+                queue_ns += [formed_ns - at_ns for at_ns in record.received_ns]
+        for key, (total_ns, queue_ns) in requests.items():
+            if key not in self._requests and len(self._requests) >= MAX_SERIES:
+                key = (OTHER, OTHER, *key[2:])
+            self._requests[key] = self._requests.get(key, 0.0) + len(total_ns)
+            observe_all(self._request_seconds, key[:2], total_ns)
+            observe_all(self._queue_seconds, key[:2], queue_ns)
 
     def count_shed(self, reason: str) -> None:
         """Counts one request that was refused to protect the others; `reason` is an error's code."""
@@ -121,6 +136,7 @@ class Metrics:
 
     def collect(self) -> MetricsData:
         """All series as they stand now."""
+        self.settle()
         gauges: dict[str, dict[tuple[str, ...], float]] = {}
         for source in self._gauge_sources:
             for name, series in source().items():
@@ -143,19 +159,21 @@ def observe(
 
 
 def observe_all(series: dict[tuple[str, ...], HistogramData], key: tuple[str, ...], values_ns: list[int]) -> None:
-    """Adds durations to the histogram of `key`, whose bounds are `SECONDS`."""
+    """Adds durations to the histogram of `key`, whose bounds are `SECONDS`. Sorts them."""
     data = series.get(key)
     if data is None:
         if len(series) >= MAX_SERIES:
             key = (OTHER,) * len(key)
         data = series.setdefault(key, HistogramData([0] * (len(SECONDS) + 1)))
-    counts = data.counts
-    lowest = bisect_left(NANOSECONDS, min(values_ns))
-    if lowest == bisect_left(NANOSECONDS, max(values_ns)):  # so it is for most batches
-        counts[lowest] += len(values_ns)
-    else:
-        for value_ns in values_ns:
-            counts[bisect_left(NANOSECONDS, value_ns)] += 1
+    values_ns.sort()
+    counts, below = data.counts, 0
+    for index, bound_ns in enumerate(NANOSECONDS):
+        up_to = bisect_right(values_ns, bound_ns, below)
+        counts[index] += up_to - below
+        below = up_to
+        if below == len(values_ns):
+            break
+    counts[-1] += len(values_ns) - below
     data.total += sum(values_ns) * 1e-9
 
 
