@@ -1,7 +1,8 @@
 """The gRPC edge: listens, and gives each connection to a server of our own (ADR 0010), with every service it has.
 
 Started by the gateway process beside the HTTP edge. Bytes and connections are in `grpc_connection`, calls in
-`grpc_call`, the services in `grpc_calls`, `grpc_stream` and `grpc_health`; what a message is, `wire` knows.
+`grpc_unary` and `grpc_stream_call`, the services in `grpc_calls`, `grpc_stream` and `grpc_health`; what a message is,
+`wire` knows.
 """
 
 import asyncio

@@ -8,10 +8,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import hyperion
-from hyperion.gateway.grpc_call import Method, StreamCall, UnaryCall
+from hyperion.gateway.grpc_call import Method
 from hyperion.gateway.grpc_server import PROTOCOL, GrpcServer
 from hyperion.gateway.grpc_status import details_of
 from hyperion.gateway.grpc_stream import InferStream, Slot
+from hyperion.gateway.grpc_stream_call import StreamCall
+from hyperion.gateway.grpc_unary import UnaryCall
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.schema.call import Buffer
 from hyperion.schema.errors import HyperionError, UnknownModel

@@ -1,6 +1,6 @@
 """One gRPC client's connection: moves bytes between the socket and `wire/http2_connection`, and knows what time it is.
 
-Made by `gateway/grpc` for each connection; requests become the calls of `gateway/grpc_call`. Unary calls cost no task
+Made by `gateway/grpc` for each connection; requests become calls. Unary calls cost no task
 and no future, and what a batch of answers writes on one connection leaves in one piece.
 """
 
@@ -8,8 +8,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final, cast
 
-from hyperion.gateway.grpc_call import Call, StreamCall, UnaryCall
+from hyperion.gateway.grpc_call import Call
 from hyperion.gateway.grpc_metadata import CallHead, read_head
+from hyperion.gateway.grpc_stream_call import StreamCall
+from hyperion.gateway.grpc_unary import UnaryCall
 from hyperion.schema.call import Buffer
 from hyperion.wire.grpc_framing import http_status_block
 from hyperion.wire.http2_connection import Http2Connection, Http2Limits

@@ -5,8 +5,10 @@ Health knows the server as "", the inference service by its full name, and each 
 
 import asyncio
 
-from hyperion.gateway.grpc_call import Method, StreamCall, UnaryCall
+from hyperion.gateway.grpc_call import Method
 from hyperion.gateway.grpc_server import GrpcServer
+from hyperion.gateway.grpc_stream_call import StreamCall
+from hyperion.gateway.grpc_unary import UnaryCall
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.schema.call import Buffer
 from hyperion.schema.errors import HyperionError, MalformedRequest, UnknownModel

@@ -10,8 +10,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from hyperion.gateway.grpc_call import Method, UnaryCall
+from hyperion.gateway.grpc_call import Method
 from hyperion.gateway.grpc_connection import GrpcConnection
+from hyperion.gateway.grpc_unary import UnaryCall
 from hyperion.gateway.large_body import BodyMemory
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.schema.call import Buffer

@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-from hyperion.gateway.grpc_call import StreamCall
+from hyperion.gateway.grpc_stream_call import StreamCall
 from hyperion.gateway.pending import PendingCall
 from hyperion.schema.call import Buffer, InferenceAnswer
 from hyperion.schema.errors import HyperionError, NotReady, Overloaded
