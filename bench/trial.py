@@ -9,6 +9,8 @@ import os
 import re
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,6 +37,13 @@ class Sample:
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
+
+
+@dataclass
+class Others:
+    """Cores that neither the server nor the load generator kept busy."""
+
+    cores: float = 0.0
 
 
 def measure(server: Server, concurrency: int, seconds: float) -> Sample:
@@ -69,6 +78,16 @@ def _children_cpu_s() -> float:
     """Processor seconds of the load generators that ended so far."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+@contextmanager
+def watch_others(server: Server) -> Iterator[Others]:
+    """What strangers use while a load of this very process runs."""
+    others = Others()
+    begun, cpu, all_cpu, ours = time.monotonic(), server.cpu_s(), _machine_cpu_s(), time.process_time()
+    yield others
+    used = _machine_cpu_s() - all_cpu - (server.cpu_s() - cpu) - (time.process_time() - ours)
+    others.cores = max(0.0, used / (time.monotonic() - begun))
 
 
 def warm_up(server: Server, concurrency: int, seconds: float) -> None:
