@@ -8,6 +8,7 @@ import pytest
 
 from hyperion.gateway.http_refusals import MAX_STANDING
 from hyperion.gateway.pool import GLANCE_EVERY
+from hyperion.policy.latency import LatencyCurve
 from hyperion.schema.snapshot import ServedVersion
 from tests.gateway.runners import Fifo
 from tests.gateway.serving import Serving, get, infer, on_uvloop, serving
@@ -179,4 +180,25 @@ async def test_a_replica_gets_its_next_batch_in_the_middle_of_a_turn_of_the_loop
             await second.reached()
             second.release()
             assert [(await client.answer()).said for _ in range(3)] == [["a"], [second.command], ["c"]]
+        held.client.leave()
+
+
+@on_uvloop
+async def test_a_slow_model_refuses_before_a_batch_waits_who_would_be_answered_too_late(
+    obedient: ServedVersion, new_fifo: Callable[[], Fifo]
+) -> None:
+    """The queue is shorter than a batch, but a batch takes longer than the caller has."""
+    async with serving(("obedient", obedient)) as gateway:
+        held = await hold(gateway, new_fifo())
+        pool = gateway.pool()
+        with await gateway.connect() as client, await gateway.connect() as late:
+            client.send(infer("a"))
+            await held.queued(1)
+            pool.curve, pool._slow = LatencyCurve(base_ns=1e9), True
+            answer = await late.ask(infer("b", x_request_timeout_ms=1_500))
+            assert (answer.status, "longer than the deadline allows" in answer.error) == (503, True)
+            late.send(infer("c", x_request_timeout_ms=15_000))
+            await held.queued(2)
+            await held.release()
+            assert ((await client.answer()).said, (await late.answer()).said) == (["a"], ["c"])
         held.client.leave()

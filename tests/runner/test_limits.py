@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyperion.runner.memory import resident_bytes
-from hyperion.runner.threads import limit_threads, resolve_threads, usable_cores
+from hyperion.runner.threads import NICE, limit_threads, resolve_threads, usable_cores
 
 MIB = 1 << 20
 
@@ -64,3 +64,19 @@ except MemoryError:
     print("MemoryError")
 """
     assert run_python(source) == "MemoryError"
+
+
+def test_a_runner_that_is_ready_gives_way_with_all_its_threads() -> None:
+    source = """
+import os, threading
+from hyperion.runner.threads import give_way
+begun, end = threading.Event(), threading.Event()
+threading.Thread(target=lambda: (begun.set(), end.wait())).start()
+begun.wait()
+first = threading.get_native_id()
+os.setpriority(os.PRIO_PROCESS, first, 9)
+give_way()
+print(sorted(os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir("/proc/self/task")))
+end.set()
+"""
+    assert run_python(source) == str([max(NICE, os.getpriority(os.PRIO_PROCESS, 0)), 9])

@@ -192,7 +192,7 @@ class HttpRoutes:
     def _find(self, exchange: Exchange, model: str, version: str) -> VersionPool:
         """The pool that will answer. Refuses what would be answered too late before its body costs anything."""
         pool = self._pipeline.find(model, version)
-        if pool.has_backlog:
+        if pool.wait_matters:
             try:
                 self._pipeline.check_queue(pool, _timeout_ns(exchange), exchange.received_ns)
             except Overloaded as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from hyperion.runner.threads import limit_threads
+from hyperion.runner.threads import give_way, limit_threads
 from hyperion.schema.config import RunnerConfig
 from hyperion.schema.errors import HyperionError
 
@@ -49,6 +49,7 @@ def run(config: RunnerConfig, notify: Callable[[str], None]) -> int:
         return 0
     # A stuck computation is ended by the kernel; the traceback of where it was stuck goes to the log first.
     faulthandler.register(signal.SIGALRM, all_threads=True, chain=True)
+    give_way()
     notify("READY=1")
     try:
         return loop.run(wakeup.fileno())

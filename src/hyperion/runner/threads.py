@@ -4,9 +4,13 @@ Called by `runner/process` first of all, and by the loaders for the libraries th
 nothing that starts threads itself.
 """
 
+import contextlib
 import os
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Final
+
+NICE: Final = 5  # a third of a gateway's share of a core that both want
 
 # OpenMP (scikit-learn, XGBoost, LightGBM, PyTorch), the BLAS libraries, numexpr, Polars and Rayon (tokenizers).
 _VARIABLES = (
@@ -34,6 +38,20 @@ def limit_threads(threads: int, environment: MutableMapping[str, str] | None = N
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment.setdefault("TOKENIZERS_PARALLELISM", "false" if count == 1 else "true")
     return count
+
+
+def give_way() -> None:
+    """Lowers the priority of all threads of this process to `NICE`, once the model is ready.
+
+    Where gateways and runners compete for cores, the gateways must get theirs first: they refuse what is too much, and
+    hand the others' results on, which costs little. A runner that waits for a core costs throughput; a gateway that
+    does lets every caller wait, also those of other models. Beside other programs of a machine nothing changes as long
+    as the kernel shares its cores by session or control group, as it does in containers and services.
+    """
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):  # it ended, or had a lower priority already
+            number = int(thread)
+            os.setpriority(os.PRIO_PROCESS, number, max(NICE, os.getpriority(os.PRIO_PROCESS, number)))
 
 
 def resolve_threads(threads: int) -> int:
