@@ -225,6 +225,13 @@ def test_cutting_the_data_out_never_changes_what_is_decoded(data: st.DataObject)
     assert outcome(body) == outcome(body + b" " * LARGE_BODY_BYTES)
 
 
+@pytest.mark.parametrize("data", [b"[[, []]", b"[[] []]", b"[" * 100_000])
+def test_no_data_at_all_is_still_json_in_large_bodies(data: bytes) -> None:
+    body = b'{"inputs":[{"name":"x","shape":[2,0],"datatype":"FP32","data":%b}]}' % data
+    with pytest.raises(MalformedRequest):
+        decode(body + b" " * LARGE_BODY_BYTES)
+
+
 def test_more_arrays_than_allowed_are_not_cut() -> None:
     assert cut_data(b'"data":[1]' * 3, 3) is not None
     assert cut_data(b'"data":[1]' * 3, 2) is None

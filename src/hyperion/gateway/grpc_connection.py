@@ -26,8 +26,8 @@ JOINED_BYTES: Final = 64 << 10  # larger writes leave in their pieces, uncopied
 LINGER_S: Final = 1.0  # how long a client has to answer the last ping of a connection that drains, or to close it
 
 
-class GrpcConnection(asyncio.Protocol):
-    """One connection."""
+class GrpcConnection:
+    """One connection: an `asyncio.Protocol` in all but name, as a compiled class has no interpreted base."""
 
     def __init__(self, server: "GrpcServer") -> None:
         self.server = server

@@ -6,7 +6,7 @@ Made by `gateway/grpc`.
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, cast
 
 from msgspec import Struct
 
@@ -77,9 +77,9 @@ class GrpcServer:
         self._log = log
         self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._look)
 
-    def make_connection(self) -> GrpcConnection:
+    def make_connection(self) -> asyncio.Protocol:
         """For the acceptor."""
-        return GrpcConnection(self)
+        return cast(asyncio.Protocol, GrpcConnection(self))
 
     def forget(self, connection: GrpcConnection) -> None:
         """A connection has ended."""

@@ -112,6 +112,10 @@ def _parse_nested(text: bytes, datatype: Datatype, shape: Sequence[int], count: 
     depth = nesting(text)
     rank = len(shape)
     if count == 0 and not text.translate(None, _BRACKETS_AND_BLANKS) and depth:
+        try:
+            msgspec.json.decode(text)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise MalformedRequest(f"data is not JSON: {error}") from None
         return b""
     if depth not in (1, rank):
         wanted = "flat" if rank < 2 else f"flat or nested {rank} deep"
