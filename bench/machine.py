@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 from bench.peer import Peer
+from bench.peers.hyperion import BINARY
 
 SHOWN = ("onnxruntime", "numpy", "uvloop", "orjson", "tokenizers", "uvicorn", "fastapi", "grpcio")
 
@@ -27,6 +28,7 @@ def describe() -> dict[str, object]:
         "wrk": _version(["wrk", "-v"], r"wrk \S*?(\d+\.\d+\.\d+)"),
         "h2load": _version(["h2load", "--version"], r"nghttp2/(\S+)"),
         "nginx": _version(["nginx", "-v"], r"nginx/(\S+)"),
+        "hyperion": _version([BINARY, "doctor"], r"hot path +\w+ +(\w+)"),
     }
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from types import TracebackType
 
 from bench import client
-from bench.env import REPOSITORY
 from bench.peer import Peer, Start
 from bench.workloads import Workload
 
@@ -43,7 +42,6 @@ class Server:
         command = self.peer.command(start)
         variables = {
             **os.environ,
-            "PYTHONPATH": str(REPOSITORY),
             **dict.fromkeys(THREADS, "1"),
             **self.peer.variables(start),
         }

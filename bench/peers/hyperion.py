@@ -10,11 +10,12 @@ import os
 from bench.env import REPOSITORY
 from bench.peer import Peer, Start, one_setting, v2_answer, v2_request
 
+BINARY = os.environ.get("HYPERION_BIN", str(REPOSITORY / ".venv" / "bin" / "hyperion"))
+
 
 def command(start: Start) -> list[str]:
-    binary = os.environ.get("HYPERION_BIN", str(REPOSITORY / ".venv" / "bin" / "hyperion"))
     return [
-        binary,
+        BINARY,
         "serve",
         str(start.workload.artifact),
         "--port",
