@@ -164,6 +164,8 @@ def test_sigterm_stops_the_waves_in_order(tmp_path: Path) -> None:
     host.start("back", "ready", "sleep", wave=2)
     front, back = (host.wait_for(name, is_ready).pid for name in ("front", "back"))
     os.kill(front, signal.SIGSTOP)  # it cannot leave, so the next wave must not be asked to
+    while Path(f"/proc/{front}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.001)  # of two signals at once, the kernel would deliver the one that ends it first
     host.process.send_signal(signal.SIGTERM)
     stopping = host.wait_for("front", lambda child: child.state == "stopping")
     assert stopping.pid == front

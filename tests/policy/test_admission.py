@@ -43,10 +43,10 @@ def test_the_expected_wait_counts_full_batches_ahead(queued: int, running: int, 
         (QueueState(9, 0, 1, 10, 8), 1000, ""),
         (QueueState(10, 0, 1, 10, 8), 1000, "the queue is full (10 of 10 rows)"),
         (QueueState(12, 0, 1, 10, 8), 1000, "the queue is full (12 of 10 rows)"),
-        (QueueState(80, 8, 1, 100, 8), 239, "the queue is longer than the deadline allows"),  # 120 ms > half of it
-        (QueueState(80, 8, 1, 100, 8), 240, ""),
-        (QueueState(79, 8, 1, 100, 8, 2.0 * MS), 351, "the queue is longer than the deadline allows"),  # 88 rows ahead
-        (QueueState(79, 8, 1, 100, 8, 2.0 * MS), 352, ""),
+        (QueueState(80, 8, 1, 100, 8), 342, "the queue is longer than the deadline allows"),  # 120 ms ahead
+        (QueueState(80, 8, 1, 100, 8), 343, ""),
+        (QueueState(79, 8, 1, 100, 8, 2.0 * MS), 502, "the queue is longer than the deadline allows"),  # 88 rows ahead
+        (QueueState(79, 8, 1, 100, 8, 2.0 * MS), 503, ""),
         (QueueState(80, 8, 1, 100, 8), -1, "the queue is longer than the deadline allows"),  # it is over already
         (QueueState(80, 8, 0, 100, 8), 1, ""),  # no replica: its restart may come in time, nobody knows
     ],

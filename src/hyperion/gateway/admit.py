@@ -5,13 +5,13 @@ one look-up.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.schema.errors import SchemaMismatch
 from hyperion.schema.model import Signature, TensorSpec
 
-MAX_KNOWN_KEYS = 256
+MAX_KNOWN_KEYS: Final = 256
 
 
 def merge_key(call: InferenceCall, stream: bool) -> object:
@@ -28,13 +28,11 @@ def _freeze(parameters: Mapping[str, Any]) -> str:
     return repr(sorted(parameters.items()))
 
 
-def count_rows(call: InferenceCall, signature: Signature) -> int:
-    """Rows of a call: the length of the first axis, which all inputs share; 1 where the model does not batch.
+def count_rows(call: InferenceCall) -> int:
+    """Rows of a call to a model that batches: the length of the first axis, which all inputs share.
 
     Raises SchemaMismatch for a scalar, for no rows, and where the inputs do not agree.
     """
-    if not signature.batched:
-        return 1
     rows = -1
     for tensor in call.inputs:
         if not tensor.shape:

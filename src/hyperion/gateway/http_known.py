@@ -8,24 +8,27 @@ said of the first one holds for the next: only the digits are looked at. Pure.
 import re
 from typing import Final
 
-from msgspec import Struct
-
 MAX_LENGTH_DIGITS: Final = 12
 MAX_SIZES: Final = 256
 UNUSUAL: Final = frozenset((b"connection", b"expect", b"upgrade", b"transfer-encoding"))
 
 
-class KnownHead(Struct, frozen=True, gc=False):
+class KnownHead:
     """A request head that llhttp accepted, cut around the digits of its content-length. `by_size` has whole heads by
     the size of the request that began with them, as bodies come in a few sizes."""
 
-    before: bytes
-    after: bytes
-    method: bytes
-    path: bytes
-    headers: dict[bytes, bytes]
-    request_id: str
-    by_size: dict[int, bytes] = {}
+    __slots__ = ("after", "before", "by_size", "headers", "method", "path", "request_id")
+
+    def __init__(
+        self, before: bytes, after: bytes, method: bytes, path: bytes, headers: dict[bytes, bytes], request_id: str
+    ) -> None:
+        self.before: Final = before
+        self.after: Final = after
+        self.method: Final = method
+        self.path: Final = path
+        self.headers: Final = headers
+        self.request_id: Final = request_id
+        self.by_size: Final[dict[int, bytes]] = {}
 
 
 def learn_head(data: bytes, method: bytes, path: bytes, headers: dict[bytes, bytes]) -> KnownHead | None:

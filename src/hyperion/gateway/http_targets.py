@@ -4,8 +4,6 @@ answers of recent paths."""
 from typing import Final
 from urllib.parse import unquote
 
-from msgspec import Struct
-
 from hyperion.schema.errors import UnknownRoute
 
 FIXED: Final = {
@@ -32,12 +30,24 @@ ACTIONS: Final = {
 }
 
 
-class Target(Struct, frozen=True):
+class Target:
     """A route by name, and the model and version that the path names ("" where it does not)."""
 
-    route: str
-    model: str = ""
-    version: str = ""
+    __slots__ = ("model", "route", "version")
+
+    def __init__(self, route: str, model: str = "", version: str = "") -> None:
+        self.route: Final = route
+        self.model: Final = model
+        self.version: Final = version
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Target) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash((self.route, self.model, self.version))
+
+    def __repr__(self) -> str:
+        return f"Target(route={self.route!r}, model={self.model!r}, version={self.version!r})"
 
 
 def parse_path(path: bytes) -> Target:

@@ -20,8 +20,8 @@ from hyperion.schema.snapshot import ModelState, ServedVersion
 from hyperion.telemetry.logs import EventLog
 from hyperion.telemetry.metrics import OTHER, Metrics
 
-OK = "ok"
-SHED = frozenset(("overloaded", "not_ready", "rate_limited", "deadline_exceeded"))
+OK: Final = "ok"
+SHED: Final = frozenset(("overloaded", "not_ready", "rate_limited", "deadline_exceeded"))
 ID_ENDS: Final = tuple([f"{n:03x}" for n in range(4096)])  # formatting a number costs more than the rest of an id
 ChangeModel = Callable[[str, Mapping[str, Any] | None], Awaitable[None]]
 
@@ -75,7 +75,7 @@ class Pipeline:
     def check_queue(self, pool: VersionPool, timeout_ns: int, received_ns: int) -> None:
         """For a pool with a backlog, before a body is decoded: raises Overloaded if the answer would come too late for
         the caller's `timeout_ns` (0: the endpoint's)."""
-        budget_ns = pool.served.options.deadline_ms * 1_000_000
+        budget_ns = pool.deadline_ns
         if timeout_ns and timeout_ns < budget_ns:
             budget_ns = timeout_ns
         reason = refusal(pool.queue_state(), pool.curve, received_ns + budget_ns - time.monotonic_ns())
@@ -124,16 +124,21 @@ class Pipeline:
 
     def _admit(self, pool: VersionPool, pending: PendingCall, timeout_ns: int) -> None:
         """Checks the call and fills in what the queue sorts and counts by. Raises HyperionError."""
-        call, served = pending.call, pool.served
+        call = pending.call
         key = merge_key(call, pending.stream)
-        rows = count_rows(call, served.signature)
-        if key not in pool.known_keys:
-            check_call(call, served.signature, pending.stream)
+        rows = count_rows(call) if pool.batched else 1
+        known = pool.known_keys.get(key)
+        if known is not None:
+            key = known
+        else:
+            check_call(call, pool.signature, pending.stream)
             # Parameters are any text of the caller's; remembered keys must not hold it.
-            if (served.signature.batched or pending.stream) and not call.parameters:
+            if (pool.batched or pending.stream) and not call.parameters:
                 if len(pool.known_keys) >= MAX_KNOWN_KEYS:
                     pool.known_keys.clear()
-                pool.known_keys[key] = 1
+                pool.known_keys[key] = pool.next_key
+                key = pool.next_key
+                pool.next_key += 1
         pending.key = key
         pending.rows = rows
         size_bytes = 0
@@ -141,7 +146,7 @@ class Pipeline:
             data = tensor.data
             size_bytes += len(data) if isinstance(data, bytes) else memoryview(data).nbytes
         pending.size_bytes = size_bytes
-        budget_ns = served.options.deadline_ms * 1_000_000
+        budget_ns = pool.deadline_ns
         if timeout_ns and timeout_ns < budget_ns:
             budget_ns = timeout_ns
         if call.timeout_ns and call.timeout_ns < budget_ns:

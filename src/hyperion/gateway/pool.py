@@ -48,10 +48,14 @@ class VersionPool:
     ) -> None:
         self.model = model
         self.served = served
+        self.signature = served.signature
+        self.batched = served.signature.batched
+        self.deadline_ns = served.options.deadline_ms * 1_000_000
         self.curve = LatencyCurve()
         self.connected = asyncio.Event()
         self.closed = asyncio.Event()
-        self.known_keys: dict[object, int] = {}
+        self.known_keys: dict[object, int] = {}  # each with a number that is shorter to look up
+        self.next_key = 1
         self.streams = 0
         self.epoch = 0  # another one as soon as a newcomer's wait may have become shorter
         self._queue = WaitingQueue(served.signature.batched)

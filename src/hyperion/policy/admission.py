@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from hyperion.policy.latency import LatencyCurve, expect
 
-BUDGET_SHARE: Final = 0.5  # of its time that a request may be expected to wait; predictions err, and answers take time
+BUDGET_SHARE: Final = 0.35  # of its time that a request may be expected to wait; it has waited in its socket already
 
 BATCHES_AT_HAND: Final = 2  # per replica: one that it computes, one that lies ready
 

@@ -6,16 +6,16 @@ starves. Never here: a clock, the queue itself.
 """
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from hyperion.policy.latency import LatencyCurve, expect, expect_soonest
 
-AGEING_NS = 5_000_000_000  # one step of priority is worth this much waiting
-LOWEST_PRIORITY = 9
-NEVER_NS = 1 << 63
-LEAD_NS = 1_000_000  # to form a batch, send it, and be read: timers fire up to a millisecond late
+AGEING_NS: Final = 5_000_000_000  # one step of priority is worth this much waiting
+LOWEST_PRIORITY: Final = 9
+NEVER_NS: Final = 1 << 63
+LEAD_NS: Final = 1_000_000  # to form a batch, send it, and be read: timers fire up to a millisecond late
 
 
 class Waiting(Protocol):

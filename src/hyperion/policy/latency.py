@@ -4,11 +4,12 @@ Called by `policy/batching` and by the gateway after each batch. Never looks at 
 """
 
 from collections.abc import Mapping
+from typing import Final
 
 from msgspec import Struct
 
-BUCKETS = 18  # batches of up to 2^17 rows; larger ones share the last bucket
-WEIGHT = 0.1  # of the newest observation in the moving averages
+BUCKETS: Final = 18  # batches of up to 2^17 rows; larger ones share the last bucket
+WEIGHT: Final = 0.1  # of the newest observation in the moving averages
 
 
 class LatencyCurve(Struct, frozen=True, gc=False):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from struct import Struct as Packer
 from struct import error as PackError  # noqa: N812  (it is an exception class in spite of its name)
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,13 +20,13 @@ from hyperion.wire.json_large import parse_large
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.tensor import DATATYPES, Datatype
 
-SIMD_ELEMENTS = 256  # from here on simdjson is faster (bench/micro_wire.py measures it)
-TEXT_BYTES_PER_ELEMENT = 64  # generous: a float64 in full takes 25 characters, nested brackets and blanks a few more
-TEXT_BYTES_FREE = 1024 * 1024
-_PACKERS_KEPT_BELOW = 1024
+SIMD_ELEMENTS: Final = 256  # from here on simdjson is faster (bench/micro_wire.py measures it)
+TEXT_BYTES_PER_ELEMENT: Final = 64  # generous: a float64 in full takes 25 characters, brackets and blanks a few more
+TEXT_BYTES_FREE: Final = 1024 * 1024
+_PACKERS_KEPT_BELOW: Final = 1024
 
 _LEADING = re.compile(rb"[\s\[]*")
-_BRACKETS_AND_BLANKS = b"[], \t\r\n"
+_BRACKETS_AND_BLANKS: Final = b"[], \t\r\n"
 _KINDS: dict[str, tuple[type, str]] = {"f": (float, "numbers"), "i": (int, "integers"), "u": (int, "integers")}
 _KINDS |= {"b": (bool, "booleans"), "s": (str, "strings")}
 _packers: dict[str, dict[int, Callable[..., bytes]]] = {datatype.code: {} for datatype in DATATYPES.values()}

@@ -7,8 +7,7 @@ decides alone what the parser expects next, and an array that is complete leaves
 """
 
 from math import prod
-
-from msgspec import Struct
+from typing import Final
 
 from hyperion.schema.call import Buffer, Tensor
 from hyperion.schema.errors import HyperionError
@@ -22,17 +21,29 @@ MAX_BEFORE_BYTES = 1024
 _KEY = b'"data":'
 
 
-class KnownRequest(Struct, frozen=True, gc=False):
+class KnownRequest:
     """What comes before and after the data of a request with one input and nothing else to remember, and that input
     without its data."""
 
-    before: bytes
-    after: bytes
-    name: str
-    datatype: Datatype
-    shape: tuple[int, ...]
-    count: int
-    limits: WireLimits
+    __slots__ = ("after", "before", "count", "datatype", "limits", "name", "shape")
+
+    def __init__(
+        self,
+        before: bytes,
+        after: bytes,
+        name: str,
+        datatype: Datatype,
+        shape: tuple[int, ...],
+        count: int,
+        limits: WireLimits,
+    ) -> None:
+        self.before: Final = before
+        self.after: Final = after
+        self.name: Final = name
+        self.datatype: Final = datatype
+        self.shape: Final = shape
+        self.count: Final = count
+        self.limits: Final = limits
 
 
 class KnownRequests:

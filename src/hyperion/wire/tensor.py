@@ -7,9 +7,7 @@ way around it, because a gateway answers its first requests without it.
 
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, Any, Final
 
 from hyperion.schema.call import Buffer, Tensor
 from hyperion.schema.errors import MalformedRequest, SchemaMismatch, TooLarge
@@ -44,21 +42,24 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-MAX_RANK = 8
-MAX_ELEMENTS = 2**31
+MAX_RANK: Final = 8
+MAX_ELEMENTS: Final = 2**31
 
 
-class Datatype(Struct, frozen=True):
+class Datatype:
     """One V2 datatype. `size` is bytes per element (0: BYTES, it varies); `dtype` is numpy's name of how it views the
     bytes (BF16 as uint16, BYTES as object); `code` is the struct letter of one element ("" where struct has none);
     `kind` says what its elements are in JSON: f numbers, i and u integers, b booleans, s strings, "" that it has no
     JSON form."""
 
-    name: str
-    size: int
-    dtype: str
-    code: str
-    kind: str
+    __slots__ = ("code", "dtype", "kind", "name", "size")
+
+    def __init__(self, name: str, size: int, dtype: str, code: str, kind: str) -> None:
+        self.name: Final = name
+        self.size: Final = size
+        self.dtype: Final = dtype
+        self.code: Final = code
+        self.kind: Final = kind
 
 
 DATATYPES: dict[str, Datatype] = {
