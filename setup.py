@@ -20,6 +20,7 @@ from setuptools.command.build_ext import build_ext
 
 PACKAGE = "src/hyperion"
 HOT = (
+    "cli/loadgen",
     "gateway/admit",
     "gateway/batch",
     "gateway/dispatch",

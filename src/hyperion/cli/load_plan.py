@@ -143,23 +143,6 @@ def summarise(plan: Plan, outcomes: Outcomes, connections: int, starved: int) ->
     )
 
 
-def read_whole(data: bytes) -> tuple[int, bool] | None:
-    """Status and whether there is a retry-after, if `data` is one whole final answer of the plainest kind; None where
-    only a parser can tell. A parser would cost the generator, and so the server beside it, a tenth more.
-
-    >>> read_whole(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}")
-    (200, False)
-    """
-    end = data.find(b"\r\n\r\n")
-    found = data.find(b"\r\ncontent-length: ", 0, end)
-    if found < 0 or not data.startswith(b"HTTP/1.1 ") or data.find(b"\r\nconnection: ", 0, end) >= 0:
-        return None
-    status, length = data[9:12], data[found + 18 : data.find(b"\r", found + 18)]
-    if not (status.isdigit() and status >= b"200" and length.isdigit()) or end + 4 + int(length) != len(data):
-        return None
-    return int(status), data.find(b"\r\nretry-after: ", 0, end) >= 0
-
-
 def _percentiles(seconds: Seconds) -> dict[str, float]:
     if not len(seconds):
         return {}

@@ -9,13 +9,13 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from typing import Final
+from typing import Final, cast
 
 import httptools
 import uvloop
 
 from hyperion.cli.alarm import Alarm
-from hyperion.cli.load_plan import Outcomes, Plan, Report, make_schedule, read_whole, summarise
+from hyperion.cli.load_plan import Outcomes, Plan, Report, make_schedule, summarise
 
 OPENED_AT_ONCE: Final = 64  # no server's backlog is shorter
 
@@ -103,7 +103,9 @@ class _Generator:
     async def _connect(self) -> None:
         try:
             plan = self.plan
-            await self.loop.create_connection(lambda: _Connection(self), plan.host, plan.port, ssl=plan.tls)
+            await self.loop.create_connection(
+                lambda: cast(asyncio.Protocol, _Connection(self)), plan.host, plan.port, ssl=plan.tls
+            )
         except OSError:
             # Refused by the kernel: whoever waited longest is a drop, or nobody would ever learn of it.
             if self.waiting:
@@ -156,8 +158,9 @@ class _Generator:
                 self.finished.set()
 
 
-class _Connection(asyncio.Protocol):
-    """One keep-alive connection with at most one request on it; ``index`` says which, -1 none."""
+class _Connection:
+    """One keep-alive connection with at most one request on it; ``index`` says which, -1 none. An `asyncio.Protocol` in
+    all but name, as a compiled class has no interpreted base."""
 
     def __init__(self, owner: _Generator) -> None:
         self.owner = owner
@@ -200,6 +203,23 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, _error: Exception | None) -> None:
         self.owner.lost(self)
+
+
+def read_whole(data: bytes) -> tuple[int, bool] | None:
+    """Status and whether there is a retry-after, if `data` is one whole final answer of the plainest kind; None where
+    only a parser can tell. A parser would cost the generator, and so the server beside it, a tenth more.
+
+    >>> read_whole(b"HTTP/1.1 200 OK\\r\\ncontent-length: 2\\r\\n\\r\\n{}")
+    (200, False)
+    """
+    end = data.find(b"\r\n\r\n")
+    found = data.find(b"\r\ncontent-length: ", 0, end)
+    if found < 0 or not data.startswith(b"HTTP/1.1 ") or data.find(b"\r\nconnection: ", 0, end) >= 0:
+        return None
+    status, length = data[9:12], data[found + 18 : data.find(b"\r", found + 18)]
+    if not (status.isdigit() and status >= b"200" and length.isdigit()) or end + 4 + int(length) != len(data):
+        return None
+    return int(status), data.find(b"\r\nretry-after: ", 0, end) >= 0
 
 
 def tune_socket_limit() -> None:
