@@ -75,7 +75,7 @@ class RunnerLoop:
         self._draining = True
 
     def run(self, wakeup_fd: int) -> int:
-        """Loops until drained; returns the process's exit code. `wakeup_fd` becomes readable on a signal."""
+        """Loops until drained; returns the process's exit code. `wakeup_fd` has a byte for each signal."""
         self._listener.setblocking(False)
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(wakeup_fd, select.EPOLLIN)
@@ -89,7 +89,9 @@ class RunnerLoop:
                     if self._receive(channel) and channel.pending and not waiting:
                         turns.append(channel)
                 elif fd == wakeup_fd:
-                    os.read(wakeup_fd, 64)
+                    # Each byte is a signal. Its handler is called by the interpreter, which this loop, compiled, may
+                    # not enter again as long as nobody asks for anything.
+                    self._draining = self._draining or signal.SIGTERM in os.read(wakeup_fd, 64)
                 else:
                     self._accept()
             if turns:
