@@ -187,6 +187,14 @@ def test_what_only_looks_like_a_known_head_goes_to_the_parser(data: bytes, seen:
         assert requests[-1].body == b"abcde"
 
 
+def test_a_request_of_a_known_head_in_two_pieces_is_whole_wherever_it_is_cut() -> None:
+    whole = HEAD % 5 + b"hello"
+    for place in range(1, len(whole)):
+        _, wire, requests = asked(HEAD % 3 + b"abc", whole[:place], whole[place:], HEAD % 3 + b"abc")
+        assert [one.body for one in requests] == [b"abc", b"hello", b"abc"], place
+        assert not wire.closed
+
+
 def test_a_known_head_is_not_served_in_the_middle_of_a_body() -> None:
     """A body that contains a request is a body."""
     inner = HEAD % 3 + b"abc"

@@ -68,6 +68,16 @@ def test_anything_but_one_fitting_array_is_left_to_the_decoder(data: bytes) -> N
     assert learned(request(b"[1,2,3]")).decode(request(data), LIMITS) is None
 
 
+def test_a_body_too_short_for_what_is_around_the_data_is_left_to_the_decoder() -> None:
+    """What comes before the data and what comes after it may share their bytes: `"data":1` ends as `1` does."""
+    known = KnownRequests()
+    before, after = b'{"inputs":[{"name":"x","shape":[1,1],"datatype":"FP32","data":', b'a":'
+    known.learn(before + b"[1]" + after, b"[1]", Tensor("x", "FP32", (1, 1), b"\0" * 4), LIMITS)
+    assert known.decode(before + b"[1]" + after, LIMITS) is not None
+    for size in range(len(before) + len(after)):
+        assert known.decode((before + after)[:size], LIMITS) is None
+
+
 @pytest.mark.parametrize(
     "body",
     [

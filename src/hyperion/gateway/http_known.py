@@ -58,8 +58,10 @@ def find_body(known: KnownHead, data: bytes, max_body_bytes: int) -> int:
         return 0
     start = len(known.before)
     stop = data.find(b"\r", start, start + MAX_LENGTH_DIGITS)
+    if stop < 0:
+        return 0
     length = data[start:stop]
-    if stop < 0 or not length.isdigit() or not data.startswith(known.after, stop):
+    if not length.isdigit() or not data.startswith(known.after, stop):
         return 0
     body_start = stop + len(known.after)
     body_bytes = int(length)

@@ -64,9 +64,11 @@ class KnownRequests:
             if known is None or known.limits is not limits:
                 return None
             self._latest = known
-        if not body.endswith(known.after):
+        start = len(known.before)
+        stop = len(body) - len(known.after)
+        if stop < start or not body.endswith(known.after):
             return None
-        text = body[len(known.before) : len(body) - len(known.after)]
+        text = body[start:stop]
         try:
             data = parse_data(text, known.datatype, known.shape, known.count, limits)
         except HyperionError:
