@@ -18,7 +18,8 @@ from bench.env import MODELS
 
 @dataclass(frozen=True)
 class Workload:
-    """``body`` is how an input travels: ``json``, ``binary`` (raw little-endian tensor) or ``text``."""
+    """``body`` is how an input travels: ``json``, ``binary`` (raw little-endian tensor) or ``text``. Where
+    ``small_batches`` is set, Hyperion is told the largest batch, which otherwise is its own affair."""
 
     name: str
     model: str
@@ -27,6 +28,7 @@ class Workload:
     width: int
     transport: str = "http"
     max_batch: int = 64
+    small_batches: bool = False
 
     @property
     def directory(self) -> Path:
@@ -59,6 +61,15 @@ WORKLOADS = {
     for w in (
         Workload("small", "small", "20 floats as JSON, MLP 20-64-32-2", "json", 2),
         Workload("large", "large", "784 floats as JSON, MLP 784-2048-2048-1024-10", "json", 10),
+        Workload(
+            "large-4",
+            "large",
+            "the large MLP in batches of at most 4: dear for each row",
+            "json",
+            10,
+            max_batch=4,
+            small_batches=True,
+        ),
         Workload(
             "image", "image", "224x224x3 FP32 as a binary tensor (602 KB), a cheap model", "binary", 2, max_batch=16
         ),

@@ -28,13 +28,14 @@ def command(start: Start) -> list[str]:
         str(start.directory / "home"),
         "--gateway-workers",
         "1",
+        *(["--max-batch-size", str(start.workload.max_batch)] if start.workload.small_batches else []),
     ]
 
 
 PEER = Peer(
     name="hyperion",
     environment=None,
-    workloads=("small", "large", "image", "embed", "small-grpc", "image-grpc"),
+    workloads=("small", "large", "large-4", "image", "embed", "small-grpc", "image-grpc"),
     settings=one_setting,
     command=command,
     ready="/v2/models/{model}/ready",
