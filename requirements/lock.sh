@@ -8,6 +8,7 @@ set -euo pipefail
 pin=(uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header
      --no-emit-index-url --no-annotate "$@")
 
-"${pin[@]}" --extra sklearn --extra xgboost --extra lightgbm --extra mlflow --extra examples --group dev \
+"${pin[@]}" --extra sklearn --extra xgboost --extra lightgbm --extra mlflow --extra postgres --extra signing --extra s3 \
+    --extra examples --group dev \
     --output-file requirements/dev.txt
 "${pin[@]}" --group build --constraints requirements/dev.txt --output-file requirements/core.txt
