@@ -100,7 +100,7 @@ def place(wanted: Sequence[WantedModel], seen: Sequence[SeenReplica], served: Ma
     """
     known = {model.name for model in wanted}
     parts = [
-        _place_model(model, [replica for replica in seen if replica.model == model.name], served.get(model.name))
+        place_model(model, [replica for replica in seen if replica.model == model.name], served.get(model.name))
         for model in wanted
     ]
     strangers = tuple(r.name for r in seen if r.model not in known and r.state != STOPPING)
@@ -122,7 +122,8 @@ def choose_default(versions: Iterable[str]) -> str:
     return max(versions, key=lambda version: (version.isdecimal(), int(version) if version.isdecimal() else 0, version))
 
 
-def _place_model(model: WantedModel, seen: list[SeenReplica], serving: int | None) -> Placement:
+def place_model(model: WantedModel, seen: list[SeenReplica], serving: int | None) -> Placement:
+    """Decide for one model, of which `seen` are all the replicas and `serving` is the generation that serves now."""
     if not model.serve:
         return _unload(model, seen)
     members = _members(seen, model.generation)
