@@ -162,3 +162,22 @@ class InvalidConfig(HyperionError):
     """A setting is unknown or out of range; the message names the nearest valid one."""
 
     code, blame = "invalid_config", "caller"
+
+
+class InvalidResource(HyperionError):
+    """A resource has a field that is unknown, out of range or not done by this version; the message names it and its
+    line."""
+
+    code, blame = "invalid_resource", "caller"
+
+
+class NotFound(HyperionError):
+    """No resource, key, entry or prediction of that name."""
+
+    code, blame = "not_found", "caller"
+
+
+class GateRefused(HyperionError):
+    """A policy or a gate does not let this happen now; the message says which one and what it needs."""
+
+    code, blame = "refused", "caller"
