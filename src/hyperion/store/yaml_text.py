@@ -1,20 +1,74 @@
-"""YAML from strangers: one plain document, bounded in size, depth and expansion, with the line of every key.
+"""YAML from strangers: plain documents, bounded in size, depth and expansion, with the line of every key.
 
-Called by the readers of `hyperion.yaml` and `MLmodel`. Never constructs anything but dicts, lists and scalars.
+Called by the readers of `hyperion.yaml`, `MLmodel` and resources. Never constructs anything but dicts, lists and
+scalars.
 """
 
 from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import Struct
 
 from hyperion.schema.errors import HyperionError, ModelRefused
 from hyperion.store.reading import read_text
 
 MAX_VALUES = 100_000  # after aliases are expanded: ten lines of aliases can otherwise mean a billion values
 MAX_DEPTH = 32
+MAX_DOCUMENTS = 1_000
+Key = str | int
 # What PyYAML lets escape for wrong explicit tags: `!!bool maybe` is a KeyError, `!!timestamp x` an AttributeError.
 _UNREADABLE = (yaml.YAMLError, ValueError, OverflowError, LookupError, AttributeError, TypeError)
+
+
+class Document(Struct, frozen=True):
+    """One document: its values, and the line (from 1) of each of its keys and items by the path to it, `()` being the
+    document itself. A key's line is where the key is."""
+
+    value: dict[str, Any]
+    lines: dict[tuple[Key, ...], int]
+
+
+def read_yaml_documents(text: str, name: str, error: type[HyperionError] = ModelRefused) -> list[Document]:
+    """The documents of a text, without the empty ones. `name` is what messages call it.
+
+    Raises `error` for anything but plain mappings with distinct text keys, at every level.
+    """
+    documents: list[Document] = []
+    try:
+        loader = yaml.SafeLoader(text)
+        while loader.check_node():
+            node = loader.get_node()
+            if node is None or node.tag == "tag:yaml.org,2002:null":
+                continue
+            if len(documents) == MAX_DOCUMENTS:
+                raise error(f"{name}:{_line(node)}: more than {MAX_DOCUMENTS} documents")
+            if not isinstance(node, yaml.MappingNode):
+                raise error(f"{name}:{_line(node)}: expected a mapping of keys to values")
+            _measure(node, name, error)
+            lines = {(): _line(node)}
+            _locate(node, (), lines, name, error)
+            documents.append(Document(loader.construct_document(node), lines))
+    except _UNREADABLE as problem:
+        raise error(f"{name}: not valid YAML: {_describe(problem)}") from problem
+    except RecursionError as problem:
+        raise error(f"{name}: nested deeper than {MAX_DEPTH} levels") from problem
+    return documents
+
+
+def _locate(
+    node: yaml.Node, path: tuple[Key, ...], lines: dict[tuple[Key, ...], int], name: str, error: type[HyperionError]
+) -> None:
+    """Fills `lines` for what is under `node`. The expansion is bounded: `_measure` came before."""
+    if isinstance(node, yaml.MappingNode):
+        found = _key_lines(node, name, error)
+        for key, value in node.value:
+            lines[(*path, key.value)] = found[key.value]
+            _locate(value, (*path, key.value), lines, name, error)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            lines[(*path, index)] = _line(item)
+            _locate(item, (*path, index), lines, name, error)
 
 
 def read_yaml_mapping(
