@@ -181,3 +181,21 @@ class GateRefused(HyperionError):
     """A policy or a gate does not let this happen now; the message says which one and what it needs."""
 
     code, blame = "refused", "caller"
+
+
+class StorageFailed(HyperionError):
+    """Where artifacts are kept (disk, S3, OCI layout) cannot be read or written now; the message says what failed."""
+
+    code, blame, retryable = "storage_failed", "platform", True
+
+
+class Conflict(HyperionError):
+    """What is there already, or has changed meanwhile, does not allow this write; the message says what is there."""
+
+    code, blame = "conflict", "caller"
+
+
+class Fenced(HyperionError):
+    """This control process is no longer the leader: a newer one is. What it wanted to write was not written."""
+
+    code, blame, retryable = "fenced", "platform", True
