@@ -71,6 +71,10 @@ def _prepare(config: RunnerConfig) -> "RunnerLoop":
     os.environ.update(options.env)
     if options.memory_mb:
         limit_memory(options.memory_mb << 20)
+    if config.root:
+        from hyperion.runner.verify import verify_version
+
+        verify_version(config)
     model = load_model(spec)
     shapes = json.loads(spec.settings.get("warmup_shapes", "{}"))
     bucket_seconds = warm_up(model, options, shapes=shapes) if options.warmup else {}

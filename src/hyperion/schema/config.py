@@ -6,6 +6,7 @@ They travel to the children as JSON, so every field is plain data.
 from msgspec import Struct
 
 from hyperion.schema.model import ModelOptions, ModelSpec
+from hyperion.schema.registry import FileEntry
 
 MIB = 1 << 20
 # How a process says that starting it again cannot help.
@@ -14,13 +15,19 @@ EXIT_REFUSED = 3
 
 class RunnerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """One replica of one model version. `replica` is its name in the fleet (`fraud@1.g3.0`); `socket` the path of the
-    Unix socket that it binds once it is ready. `generation` and `index` are the 3 and the 0 of that name."""
+    Unix socket that it binds once it is ready. `generation` and `index` are the 3 and the 0 of that name.
+
+    `root` is the directory of a registered version: the runner loads it only when exactly the listed files lie there.
+    `verified` lists them; () takes the list that lies beside `root`, which may be longer than an environment can hold.
+    """
 
     replica: str
     socket: str
     spec: ModelSpec
     generation: int = 1
     index: int = 0
+    root: str = ""
+    verified: tuple[FileEntry, ...] = ()
 
 
 class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,7 +78,8 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The control process. `sources` () serves what the home holds. `admin_fd` is the inherited listening socket of the
     management API; None makes control bind `admin_host`:`admin_port`. `admin_names` are
     further Host names under which the API may be called. `settings` lists every setting, its value and
-    where it came from, for `/api/v1/config`."""
+    where it came from, for `/api/v1/config`. `database_url` is where releases are kept; "" is the home's
+    `hyperion.db`."""
 
     run_dir: str
     home: str
@@ -87,3 +95,4 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     drain_s: float = 30.0
     log_format: str = "json"
     settings: tuple[tuple[str, str, str], ...] = ()
+    database_url: str = ""

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hyperion.schema.errors import ModelRefused
+from hyperion.schema.registry import FileEntry
 from hyperion.store.reading import MIB, open_regular
 
 MAX_FILES = 100_000  # a model has thousands at most; this stops `serve /` before it reads a whole disk
@@ -24,9 +25,9 @@ _HEADER = b"hyperion-manifest-1\n"
 def digest_of(path: Path) -> str:
     """The digest of a model file or directory. ModelRefused for special or unreadable files and links that lead out."""
     if not path.is_dir():
-        return "sha256:" + _digest_file(path)[0]
+        return "sha256:" + digest_file(path)[0]
     root = Path(os.path.realpath(path))
-    return _digest_manifest(root, _walk(root))
+    return _digest_manifest(root, walk_files(root))
 
 
 def digest_of_files(root: Path, names: Iterable[str]) -> str:
@@ -43,14 +44,31 @@ def _digest_manifest(root: Path, names: Iterator[str]) -> str:
             raise ModelRefused(f"{name!r}: a file name with a line break in it cannot be part of a model")
         file = root / name
         if file.is_symlink():
-            manifest.update(b"%s\0link\0%s\n" % (key, os.fsencode(_target_inside(root, file))))
+            manifest.update(b"%s\0link\0%s\n" % (key, os.fsencode(target_inside(root, file))))
         else:
-            digest, size = _digest_file(file)
-            manifest.update(b"%s\0%d\0%s\n" % (key, size, digest.encode()))
+            digest, size = digest_file(file)
+            manifest.update(_line(key, size, digest))
     return "sha256:" + manifest.hexdigest()
 
 
-def _walk(root: Path) -> Iterator[str]:
+def digest_of_entries(files: Iterable[FileEntry]) -> str:
+    """The digest of a directory in which exactly these regular files lie."""
+    manifest = hashlib.sha256(_HEADER)
+    for key, file in sorted((os.fsencode(file.path), file) for file in files):
+        manifest.update(_line(key, file.size_bytes, file.sha256))
+    return "sha256:" + manifest.hexdigest()
+
+
+def is_digest_of(digest: str, files: tuple[FileEntry, ...]) -> bool:
+    """True where `digest` is that of a directory of `files`, or of the file itself where there is only one."""
+    return digest == digest_of_entries(files) or (len(files) == 1 and digest == f"sha256:{files[0].sha256}")
+
+
+def _line(key: bytes, size_bytes: int, sha256: str) -> bytes:
+    return b"%s\0%d\0%s\n" % (key, size_bytes, sha256.encode())
+
+
+def walk_files(root: Path) -> Iterator[str]:
     """Relative names of all files and links under `root`; links to directories are named, not entered."""
     count = 0
     pending = [""]
@@ -73,7 +91,8 @@ def _walk(root: Path) -> Iterator[str]:
             yield name
 
 
-def _target_inside(root: Path, link: Path) -> str:
+def target_inside(root: Path, link: Path) -> str:
+    """Where a symbolic link leads, relative to `root`; ModelRefused where it leads out or nowhere."""
     target = Path(os.path.realpath(link))
     if root != target and root not in target.parents:
         raise ModelRefused(
@@ -84,7 +103,7 @@ def _target_inside(root: Path, link: Path) -> str:
     return os.path.relpath(target, root)
 
 
-def _digest_file(path: Path) -> tuple[str, int]:
+def digest_file(path: Path) -> tuple[str, int]:
     """SHA-256 in hex, and the number of bytes that were read for it."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):

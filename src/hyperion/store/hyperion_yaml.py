@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from hyperion.schema.errors import InvalidConfig
+from hyperion.schema.errors import HyperionError, InvalidConfig
 from hyperion.schema.model import ModelOptions
 from hyperion.store.options import Layers
 from hyperion.store.reading import suggest
@@ -49,7 +49,7 @@ def read_hyperion_yaml(directory: Path, layers: Layers) -> tuple[str, Layers]:
         if key in given:
             given[key] = _texts(given[key], key, lines[key])
     if "env" in given:
-        _check_variables(given["env"], lines["env"])
+        check_variables(given["env"], f"{FILE_NAME} line {lines['env']}")
     # One by one, so that the message can name the line; `buckets` last, because it is checked against max_batch_size.
     for key in sorted(given, key=lambda field: field == "buckets"):
         layers = layers.put({key: given[key]}, f"{FILE_NAME} line {lines[key]}")
@@ -77,12 +77,13 @@ def _texts(value: Any, key: str, line: int) -> dict[str, str]:
     return texts
 
 
-def _check_variables(env: dict[str, str], line: int) -> None:
+def check_variables(env: dict[str, str], source: str, error: type[HyperionError] = InvalidConfig) -> None:
+    """Raises `error` for what is no environment variable, or one that chooses which code the runner loads."""
     for name, value in env.items():
         if not _VARIABLE.fullmatch(name) or "\0" in value:
-            raise InvalidConfig(f"{FILE_NAME} line {line}: env: {name[:80]!r} is not an environment variable's name")
+            raise error(f"{source}: env: {name[:80]!r} is not an environment variable's name")
         if _CODE_VARIABLES.fullmatch(name):
-            raise InvalidConfig(
-                f"{FILE_NAME} line {line}: env: {name} decides which code the runner loads, so a file that came with "
+            raise error(
+                f"{source}: env: {name} decides which code the runner loads, so a file that came with "
                 "the model cannot set it; set it in the environment of `hyperion serve`"
             )
