@@ -10,6 +10,7 @@ from hyperion.schema.model import ModelOptions, ModelSpec
 from hyperion.store.discover import discover
 
 DEFAULTS = ModelOptions()
+PYTHON_MODEL = "class Model:\n    inputs = {}\n    outputs = {}\n    def predict(self, inputs): return inputs\n"
 
 
 def lay_out(root: Path, entries: dict[str, str | bytes | Path]) -> Path:

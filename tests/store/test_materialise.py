@@ -13,8 +13,7 @@ from hyperion.store.blobs import LocalBlobs
 from hyperion.store.digest import digest_of
 from hyperion.store.materialise import discard, folder_of, materialise
 from hyperion.store.push import Details, Pushed, prepare_push, put_files
-from tests.store.layout import lay_out
-from tests.store.test_push import MODEL
+from tests.store.layout import PYTHON_MODEL, lay_out
 
 
 class Elsewhere(LocalBlobs):
@@ -26,7 +25,7 @@ class Elsewhere(LocalBlobs):
 
 @pytest.fixture
 def pushed(tmp_path: Path) -> Pushed:
-    source = lay_out(tmp_path / "source", {"model.py": MODEL, "sub/w.bin": b"123", "sub/same.bin": b"123"})
+    source = lay_out(tmp_path / "source", {"model.py": PYTHON_MODEL, "sub/w.bin": b"123", "sub/same.bin": b"123"})
     return prepare_push("m", "7", source, Details(git_commit=""))
 
 

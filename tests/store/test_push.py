@@ -19,9 +19,8 @@ from hyperion.store.digest import digest_of
 from hyperion.store.manifest import check_manifest, decode_manifest, encode_manifest, runs_code
 from hyperion.store.push import Details, Pushed, prepare_push, put_files
 from tests.services import needs_program
-from tests.store.layout import lay_out, only
+from tests.store.layout import PYTHON_MODEL, lay_out, only
 
-MODEL = "class Model:\n    inputs = {}\n    outputs = {}\n    def predict(self, inputs): return inputs\n"
 PBTXT = 'backend: "onnxruntime"\n'
 
 
@@ -50,7 +49,7 @@ def test_a_file_is_pushed_with_the_digest_that_it_is_served_with(files: Path, fi
 
 def test_a_directory_is_pushed_with_all_its_files_and_options(tmp_path: Path) -> None:
     options = "max_batch_size: 4\nlabels: {team: risk}\n"
-    path = lay_out(tmp_path / "d", {"model.py": MODEL, "sub/w.bin": b"123", "hyperion.yaml": options})
+    path = lay_out(tmp_path / "d", {"model.py": PYTHON_MODEL, "sub/w.bin": b"123", "hyperion.yaml": options})
     manifest = push(path).manifest
     assert [entry.path for entry in manifest.files] == ["hyperion.yaml", "model.py", "sub/w.bin"]
     assert (manifest.format, manifest.entry, manifest.digest) == ("python", "", digest_of(path))
@@ -58,14 +57,14 @@ def test_a_directory_is_pushed_with_all_its_files_and_options(tmp_path: Path) ->
 
 
 def test_what_changes_by_itself_is_left_out(tmp_path: Path) -> None:
-    path = lay_out(tmp_path / "d", {"model.py": MODEL})
+    path = lay_out(tmp_path / "d", {"model.py": PYTHON_MODEL})
     digest = push(path).manifest.digest
     lay_out(path, {".git/HEAD": "x", "__pycache__/model.pyc": b"x", "sub/__pycache__/a.pyc": b"x"})
     assert push(path).manifest.digest == digest
 
 
 def test_details_are_written_down(tmp_path: Path) -> None:
-    path = lay_out(tmp_path / "d", {"model.py": MODEL})
+    path = lay_out(tmp_path / "d", {"model.py": PYTHON_MODEL})
     details = Details(
         metrics={"auc": 0.91},
         tags={"stage": "beta"},
@@ -102,7 +101,7 @@ def test_details_are_written_down(tmp_path: Path) -> None:
 
 
 def test_a_repository_of_several_models_says_which_to_push(tmp_path: Path) -> None:
-    root = lay_out(tmp_path / "r", {"a/model.py": MODEL, "b/model.py": MODEL})
+    root = lay_out(tmp_path / "r", {"a/model.py": PYTHON_MODEL, "b/model.py": PYTHON_MODEL})
     message = refuse(root)
     assert f"{root}/a, {root}/b" in message
     assert push(root / "b").manifest.files[0].path == "model.py"
@@ -141,7 +140,7 @@ def test_external_weights_of_an_onnx_file_are_pushed_with_it(tmp_path: Path) -> 
 
 
 def test_a_link_inside_becomes_the_file_and_a_link_outside_is_refused(tmp_path: Path) -> None:
-    path = lay_out(tmp_path / "d", {"model.py": MODEL, "real.bin": b"12", "folder/x": b"1"})
+    path = lay_out(tmp_path / "d", {"model.py": PYTHON_MODEL, "real.bin": b"12", "folder/x": b"1"})
     os.symlink("real.bin", path / "link.bin")
     entries = {entry.path: entry for entry in push(path).manifest.files}
     assert entries["link.bin"].sha256 == entries["real.bin"].sha256
@@ -153,16 +152,16 @@ def test_a_link_inside_becomes_the_file_and_a_link_outside_is_refused(tmp_path: 
 
 
 def test_a_file_that_changes_between_reading_and_sending_is_refused(tmp_path: Path) -> None:
-    path = lay_out(tmp_path / "d", {"model.py": MODEL})
+    path = lay_out(tmp_path / "d", {"model.py": PYTHON_MODEL})
     pushed = push(path)
-    (path / "model.py").write_text(MODEL.replace("inputs)", "other )"))
+    (path / "model.py").write_text(PYTHON_MODEL.replace("inputs)", "other )"))
     with pytest.raises(ModelRefused, match="changed while it was read"):
         put_files(LocalBlobs(tmp_path / "blobs"), pushed.sources)
 
 
 def test_the_commit_around_a_model_is_noted_and_marked_where_files_have_changed(tmp_path: Path) -> None:
     git = needs_program("git", package="git")
-    path = lay_out(tmp_path / "repo", {"model.py": MODEL})
+    path = lay_out(tmp_path / "repo", {"model.py": PYTHON_MODEL})
     name = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
     for words in (("init", "-q"), ("add", "."), (*name, "commit", "-q", "-m", "First")):
         subprocess.run([git, "-C", path, *words], check=True)
@@ -171,9 +170,9 @@ def test_the_commit_around_a_model_is_noted_and_marked_where_files_have_changed(
     assert prepare_push("m", "1", path).manifest.lineage.git_commit == commit
     lay_out(path, {"untracked.bin": b"1"})
     assert prepare_push("m", "1", path).manifest.lineage.git_commit == commit
-    (path / "model.py").write_text(MODEL + "\n")
+    (path / "model.py").write_text(PYTHON_MODEL + "\n")
     assert prepare_push("m", "1", path).manifest.lineage.git_commit == f"{commit}-dirty"
-    outside = lay_out(tmp_path / "outside", {"model.py": MODEL})
+    outside = lay_out(tmp_path / "outside", {"model.py": PYTHON_MODEL})
     assert prepare_push("m", "1", outside).manifest.lineage.git_commit == ""
 
 
@@ -182,7 +181,7 @@ B = FileEntry("w", "b" * 64, 1)
 
 
 def a_manifest(tmp_path: Path) -> Manifest:
-    return push(lay_out(tmp_path / "d", {"model.py": MODEL})).manifest
+    return push(lay_out(tmp_path / "d", {"model.py": PYTHON_MODEL})).manifest
 
 
 @pytest.mark.parametrize(

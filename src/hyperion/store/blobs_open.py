@@ -1,0 +1,30 @@
+"""Where blobs are kept, by one text: nothing, a directory, an OCI layout or a bucket. Called by whoever wires rooms."""
+
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from hyperion.schema.errors import InvalidConfig
+from hyperion.store.blobs import Blobs, LocalBlobs
+
+
+def open_blobs(url: str, home: Path) -> Blobs:
+    """The blobs that `url` names: "" for `HOME/blobs`, `file:PATH`, `oci:PATH`, `s3://BUCKET/PREFIX`, with
+    `?endpoint=URL` for another service than AWS. Raises InvalidConfig, MissingExtra or StorageFailed."""
+    if not url:
+        return LocalBlobs(home / "blobs")
+    scheme, _, rest = url.partition(":")
+    if scheme == "file" and rest:
+        return LocalBlobs(Path(rest.removeprefix("//")))
+    if scheme == "oci" and rest:
+        from hyperion.store.blobs_oci import OciBlobs
+
+        return OciBlobs(Path(rest.removeprefix("//")))
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    if scheme == "s3" and parts.netloc and query.keys() <= {"endpoint"}:
+        from hyperion.store.blobs_s3 import S3Blobs
+
+        return S3Blobs(parts.netloc, parts.path, query.get("endpoint", [""])[0])
+    raise InvalidConfig(
+        f"blobs: expected file:PATH, oci:PATH or s3://BUCKET/PREFIX[?endpoint=URL], got {url.partition('?')[0][:120]!r}"
+    )
