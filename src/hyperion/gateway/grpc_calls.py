@@ -85,6 +85,7 @@ class InferenceCalls:
                 received_ns=call.received_ns,
                 timeout_ns=head.timeout_ns,
                 priority=head.priority,
+                headers=head.headers,
             )
         except Exception as error:
             call.refuse(self._server.as_refusal(error, call.request_id))
@@ -129,6 +130,7 @@ class InferenceCalls:
                 stream=streams,
                 timeout_ns=timeout_ns,
                 priority=head.priority,
+                headers=head.headers,
             )
         except Exception as error:
             refusal = self._server.as_refusal(error, request_id)

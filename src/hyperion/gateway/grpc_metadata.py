@@ -33,6 +33,7 @@ class CallHead(Struct, frozen=True):
     deadline_ns: int = 0
     priority: int | None = None
     encoding: bytes = b""
+    headers: dict[bytes, bytes] = {}
 
 
 def read_head(fields: Fields) -> CallHead:
@@ -68,7 +69,7 @@ def read_head(fields: Fields) -> CallHead:
         priority = _whole(b"x-hyperion-priority", given, 0, MAX_PRIORITY) if b"x-hyperion-priority" in given else None
     except HyperionError as error:
         return CallHead(path, content_length, 0, error.with_traceback(None), request_id)
-    return CallHead(path, content_length, 0, None, request_id, timeout_ns, deadline_ns, priority, encoding)
+    return CallHead(path, content_length, 0, None, request_id, timeout_ns, deadline_ns, priority, encoding, given)
 
 
 def clean_id(given: str) -> str:

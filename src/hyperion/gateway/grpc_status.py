@@ -36,6 +36,12 @@ CODES: Final[dict[str, str]] = {
     "model_refused": "FAILED_PRECONDITION",
     "missing_extra": "FAILED_PRECONDITION",
     "invalid_config": "INVALID_ARGUMENT",
+    "conflict": "ALREADY_EXISTS",
+    "fenced": "UNAVAILABLE",
+    "invalid_resource": "INVALID_ARGUMENT",
+    "not_found": "NOT_FOUND",
+    "refused": "PERMISSION_DENIED",
+    "storage_failed": "UNAVAILABLE",
 }
 
 MAX_DETAILS: Final = 1024  # characters; clients refuse metadata of more than 8 KiB, and a message may quote a request

@@ -191,12 +191,13 @@ class HttpRoutes:
 
     def _find(self, exchange: Exchange, model: str, version: str) -> VersionPool:
         """The pool that will answer. Refuses what would be answered too late before its body costs anything."""
-        pool = self._pipeline.find(model, version)
+        pool = self._pipeline.find(model, version, exchange.headers)
         if pool.wait_matters:
             try:
                 self._pipeline.check_queue(pool, _timeout_ns(exchange), exchange.received_ns)
             except Overloaded as error:
-                if not self._pipeline.access_log:  # there, each request has a line of its own
+                # With an access log each request has a line of its own, with a split not all go to this pool.
+                if not self._pipeline.access_log and pool.watch is None:
                     self.refusals.remember(exchange.path, exchange.headers.get(TIMEOUT), pool, model, error)
                 raise
         return pool

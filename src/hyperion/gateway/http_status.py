@@ -28,6 +28,12 @@ STATUS: Final[dict[str, int]] = {
     "model_refused": 400,
     "missing_extra": 400,
     "invalid_config": 400,
+    "conflict": 409,
+    "fenced": 503,
+    "invalid_resource": 422,
+    "not_found": 404,
+    "refused": 403,
+    "storage_failed": 503,
 }
 CODES: Final[dict[str, str]] = {code: str(status) for code, status in STATUS.items()}
 
@@ -40,6 +46,7 @@ REASONS: Final[dict[int, bytes]] = {
     404: b"Not Found",
     405: b"Method Not Allowed",
     408: b"Request Timeout",
+    409: b"Conflict",
     413: b"Content Too Large",
     415: b"Unsupported Media Type",
     422: b"Unprocessable Content",

@@ -1,10 +1,13 @@
 """A call on its way through the gateway, and who waits for its answer."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hyperion.schema.call import BatchAnswer, InferenceAnswer, InferenceCall
 from hyperion.schema.errors import HyperionError
+
+if TYPE_CHECKING:
+    from hyperion.gateway.counts import Tally
 
 
 class Reply(Protocol):
@@ -57,6 +60,7 @@ class PendingCall:
 
     `rows` and `size_bytes` are what it weighs in a batch, `key` and `order` its lane and its place in the queue;
     `parts` counts the answers of a stream, `deaths_alone` the replicas that died while they computed nothing but this.
+    `served` is the version that it was given to ("": none), `tally` what it counts for, if anything.
     """
 
     __slots__ = (
@@ -73,8 +77,10 @@ class PendingCall:
         "reply",
         "request_id",
         "rows",
+        "served",
         "size_bytes",
         "stream",
+        "tally",
     )
 
     def __init__(
@@ -110,6 +116,8 @@ class PendingCall:
         self.order = order
         self.key = key
         self.on_cancel = on_cancel
+        self.served = ""
+        self.tally: Tally | None = None
 
     def cancel(self) -> None:
         """The caller left: nobody wants the answer. Harmless when the call has ended already."""

@@ -65,9 +65,10 @@ class Pipeline:
         self._id_index = index + 1
         return self._id_start + ID_ENDS[index]
 
-    def find(self, model: str, version: str) -> VersionPool:
-        """The pool that will answer. Raises UnknownModel or NotReady."""
-        pool = self._router.table.find(model, version)
+    def find(self, model: str, version: str, headers: Mapping[bytes, bytes] | None = None) -> VersionPool:
+        """The pool that will answer; ask once per request, as a split may draw lots. `headers` are the caller's, to
+        which an assignment may stick. Raises UnknownModel or NotReady."""
+        pool = self._router.table.choose(model, version, headers)
         if self.draining:
             raise NotReady("the gateway is shutting down; send the request again", retry_after_s=1.0)
         return pool
@@ -94,10 +95,11 @@ class Pipeline:
         timeout_ns: int = 0,
         priority: int | None = None,
         pool: VersionPool | None = None,
+        headers: Mapping[bytes, bytes] | None = None,
     ) -> PendingCall:
         """Takes one decoded call. Never raises: a refusal goes to `reply.fail`, maybe before this returns.
 
-        `pool` is what `find` gave, where the edge asked already.
+        `pool` is what `find` gave, where the edge asked already; where not, `headers` are for `find`.
         `timeout_ns` and `priority` are the transport's (header, gRPC deadline); the shorter timeout of transport, call
         and endpoint holds.
         """
@@ -108,8 +110,16 @@ class Pipeline:
         pending = PendingCall(call, reply, protocol, request_id, received_ns, 0, 0, 0, stream)
         try:
             if pool is None:
-                pool = self.find(call.model, call.version)
-            self._admit(pool, pending, timeout_ns)
+                pool = self.find(call.model, call.version, headers)
+            watch = pool.watch
+            if watch is None:
+                pending.served = pool.served.version
+                self._admit(pool, pending, timeout_ns)
+            else:
+                pool = watch.settle_on(call, pool)
+                pending.served = pool.served.version
+                self._admit(pool, pending, timeout_ns)
+                pending.tally = watch.tally_of(call, pool)
         except HyperionError as error:
             pending.done = True
             pending.reply = UNHEARD
@@ -178,7 +188,9 @@ class Pipeline:
     def finished(
         self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int, now_ns: int
     ) -> None:
-        """For the pools: one call has ended."""
+        """For the pools: one call has ended. Those that a batch answered have been counted by then."""
+        if pending.tally is not None and (error is not None or pending.stream):
+            pending.tally.ended(pending, error, now_ns - pending.received_ns)
         self._record(
             *self._labels_of(pending),
             pending.protocol,
@@ -217,11 +229,10 @@ class Pipeline:
 
     def _labels_of(self, pending: PendingCall) -> tuple[str, str]:
         """Model and version as metrics show them; `other` for what is not served."""
-        call = pending.call
-        route = self._router.table.models.get(call.model)
-        if route is None:
+        model = pending.call.model
+        if model not in self._router.table.models or not pending.served:
             return OTHER, OTHER
-        return call.model, call.version or route.default.served.version
+        return model, pending.served
 
     def _record(
         self,

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hyperion.gateway.batch import WaitingQueue
 from hyperion.gateway.connect import keep_connected
@@ -23,6 +23,10 @@ from hyperion.schema.errors import ClientGone, DeadlineExceeded, HyperionError, 
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog
 from hyperion.wire.frame_headers import Hello, Result
+
+if TYPE_CHECKING:
+    from hyperion.gateway.counts import Counts
+    from hyperion.gateway.split import Watch
 
 GLANCE_EVERY: Final = 16  # requests; each look costs a system call
 SLOW_NS: Final = 20_000_000  # of a batch; a prediction costs some microseconds
@@ -58,6 +62,8 @@ class VersionPool:
         self.next_key = 1
         self.streams = 0
         self.epoch = 0  # another one as soon as a newcomer's wait may have become shorter
+        self.watch: Watch | None = None  # what is counted of its endpoint now
+        self.counts: Counts | None = None  # where to; there since anything was
         self._queue = WaitingQueue(served.signature.batched)
         self._queue_rows = queue_rows
         self._limits = BatchLimits(served.options.max_batch_size, slot_bytes // 2)
@@ -83,7 +89,10 @@ class VersionPool:
 
     @property
     def ready(self) -> bool:
-        return any(link.ready for link in self._links.values())
+        for link in self._links.values():  # spelled out because each request of a split asks  # noqa: SIM110
+            if link.ready:
+                return True
+        return False
 
     def queue_state(self) -> QueueState:
         """For `policy/admission`."""
@@ -279,6 +288,8 @@ class VersionPool:
         pending.done = True
         pending.reply = UNHEARD
         batch.answered.append(pending)
+        if self.counts is not None:
+            self.counts.answered([pending], outputs, batch.back_ns)
 
     def succeeded_together(
         self, calls: list[PendingCall], outputs: tuple[Tensor, ...], batch: Batch, result: Result
@@ -314,10 +325,13 @@ class VersionPool:
             except Exception as error:  # a bug of ours must cost this caller only
                 self._log.write("error", "answer not sent", request_id=pending.request_id, error=repr(error))
                 self._fail(pending, internal_error(pending.request_id), batch)
+                pending.tally = None  # it has ended, and was counted
                 continue
             pending.done = True
             pending.reply = UNHEARD
             batch.answered.append(pending)
+        if self.counts is not None:
+            self.counts.answered(calls, outputs, batch.back_ns)
         return True
 
     def failed(self, pending: PendingCall, error: HyperionError, batch: Batch, detail: str) -> None:

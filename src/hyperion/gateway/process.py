@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from hyperion.gateway.accept import Acceptor
+from hyperion.gateway.counts import Counts
 from hyperion.gateway.http import HttpEdge
 from hyperion.gateway.http_routes import HttpRoutes
 from hyperion.gateway.http_status import CODES
 from hyperion.gateway.link import ControlLink
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.pool import VersionPool
+from hyperion.gateway.report import Reporter
 from hyperion.gateway.route import Router
 from hyperion.gateway.siblings import Siblings, socket_of
 from hyperion.gateway.tls import make_tls_context
@@ -59,7 +61,8 @@ class Gateway:
         form: Format = "text" if config.log_format == "text" else "json"
         self._log = EventLog(f"gateway {config.worker}", form)
         self._metrics = Metrics()
-        self._router = Router(self._make_pool, self._log)
+        self._counts = Counts()
+        self._router = Router(self._make_pool, self._log, self._counts)
         run_dir, home = Path(config.run_dir), Path(config.home)
         self._siblings = Siblings(run_dir, config.worker, config.workers, self._metrics)
         self._link = ControlLink(
@@ -70,6 +73,7 @@ class Gateway:
             self._router.draining,
             self._log,
         )
+        self._reporter = Reporter(run_dir / "control.sock", config.worker, self._counts, self._metrics.count_dropped)
         from hyperion.gateway.grpc_status import CODES as GRPC_CODES
 
         self._pipeline = Pipeline(
@@ -113,6 +117,7 @@ class Gateway:
             loop.create_task(self._link.follow()),
             loop.create_task(self._look_at_deadlines()),
             loop.create_task(self._tick()),
+            loop.create_task(self._reporter.run()),
         ]
         path = socket_of(Path(self._config.run_dir), self._config.worker)
         path.unlink(missing_ok=True)
@@ -170,6 +175,7 @@ class Gateway:
         while True:
             await asyncio.sleep(DEADLINE_LOOK_S)
             self._pipeline.look_at_deadlines()
+            self._counts.settle()
             if not self._answering.is_set() and self._pipeline.are_models_ready():
                 self._answering.set()
 

@@ -4,14 +4,18 @@ Called by `gateway/link` with each new snapshot, and by `gateway/pipeline` for e
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+import random
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from msgspec import Struct
 
+from hyperion.gateway.counts import Counts, Tally
 from hyperion.gateway.pool import VersionPool
+from hyperion.gateway.split import SplitRoute, Watch
 from hyperion.schema.errors import NotReady, UnknownModel
-from hyperion.schema.snapshot import ModelState, ServedVersion, Snapshot
+from hyperion.schema.release import Split
+from hyperion.schema.snapshot import ModelState, ServedModel, ServedVersion, Snapshot
 from hyperion.telemetry.logs import EventLog
 
 CONNECT_S: Final = 10.0
@@ -20,10 +24,13 @@ MakePool = Callable[[str, ServedVersion], VersionPool]
 
 
 class ModelRoute(Struct, frozen=True):
-    """One endpoint: its versions' pools, and which of them answers when none is named."""
+    """One endpoint: its versions' pools, which of them answers when none is named, and how they share where several
+    do. `served` is what it was made from."""
 
     default: VersionPool
     versions: dict[str, VersionPool]
+    split: SplitRoute | None = None
+    served: ServedModel | None = None
 
 
 class RouteTable(Struct, frozen=True):
@@ -32,6 +39,14 @@ class RouteTable(Struct, frozen=True):
     version: int = 0
     models: dict[str, ModelRoute] = {}
     index: tuple[ModelState, ...] = ()
+
+    def choose(self, model: str, version: str, headers: Mapping[bytes, bytes] | None) -> VersionPool:
+        """The pool that answers a call, by the endpoint's split where it names no version. Raises as `find` does."""
+        route = self.models.get(model)
+        if route is None or version:
+            return self.find(model, version)
+        split = route.split
+        return route.default if split is None else split.choose(headers)
 
     def find(self, model: str, version: str) -> VersionPool:
         """The pool for a name; "" is the default version. Raises UnknownModel, or NotReady while it loads."""
@@ -57,55 +72,189 @@ class RouteTable(Struct, frozen=True):
             yield from route.versions.values()
 
 
-class Router:
-    """Holds the current table and moves it to the next snapshot: connect, swap, retire."""
+class Joining(Struct, frozen=True):
+    """A pool that takes an older one's place as soon as a replica of it answers, and the task that waits for that."""
 
-    def __init__(self, make_pool: MakePool, log: EventLog) -> None:
+    pool: VersionPool
+    task: "asyncio.Task[None]"
+
+
+class Router:
+    """Holds the current table and moves it to the next snapshot: connect, swap, retire.
+
+    `rejected` says of which endpoints the newest snapshot could not be followed in full, and why. `counts` is where
+    requests of endpoints with a split or a log are counted; `draw` gives random numbers in [0, 1).
+    """
+
+    def __init__(
+        self,
+        make_pool: MakePool,
+        log: EventLog,
+        counts: Counts | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
         self.table = RouteTable()
+        self.rejected: dict[str, str] = {}
         self._make_pool = make_pool
         self._log = log
+        self._counts = counts
+        self._draw = draw
         self._retiring: list[VersionPool] = []
+        self._joining: dict[tuple[str, str], Joining] = {}
 
     def draining(self) -> tuple[str, ...]:
-        """Replicas that are no longer routed to but still held open."""
+        """Replicas that the snapshot does not list but that are still held open, routed to or not."""
         self._retiring = [pool for pool in self._retiring if not pool.closed.is_set()]
-        return tuple(replica.name for pool in self._retiring for replica in pool.served.replicas)
+        held = list(self._retiring)
+        for route in self.table.models.values():
+            if route.served is not None:
+                held += [pool for pool in route.versions.values() if pool.served not in route.served.versions]
+        return tuple([replica.name for pool in held for replica in pool.served.replicas])
 
     def all_pools(self) -> Iterable[VersionPool]:
         yield from self.table.pools()
         yield from self._retiring
+        for joining in self._joining.values():
+            yield joining.pool
 
     async def apply(self, snapshot: Snapshot) -> None:
-        """Follows `snapshot`. A version whose replicas cannot be reached keeps its old pool; the others move on."""
-        plans = [(model, version) for model in snapshot.models for version in model.versions]
-        pools = await asyncio.gather(*(self._pool_for(model.name, version) for model, version in plans))
-        models: dict[str, dict[str, VersionPool]] = {}
-        for (model, version), pool in zip(plans, pools, strict=True):
-            models.setdefault(model.name, {})[version.version] = pool
-        routes = {
-            model.name: ModelRoute(models[model.name][model.default_version], models[model.name])
-            for model in snapshot.models
-            if model.default_version in models.get(model.name, {})
-        }
-        known = {*self.table.pools(), *pools}
-        self.table = RouteTable(snapshot.version, routes, snapshot.index)
-        for pool in known.difference(self.table.pools()):
-            pool.retire()
-            self._retiring.append(pool)
+        """Follows `snapshot`: at once, but for versions that were loaded again, whose old replicas answer until a new
+        one does. Returns when all do, or have had `CONNECT_S`; the next snapshot may be applied before that."""
+        self._follow(snapshot)
+        waits = [joining.task for joining in self._joining.values()]
+        if waits:
+            await asyncio.wait(waits)
 
-    async def _pool_for(self, model: str, served: ServedVersion) -> VersionPool:
+    def _follow(self, snapshot: Snapshot) -> None:
+        """Everything that needs no waiting."""
+        before = self.table
+        rejected: dict[str, str] = {}
+        routes: dict[str, ModelRoute] = {}
+        made: list[VersionPool] = []
+        for model in snapshot.models:
+            old = before.models.get(model.name)
+            if old is not None and old.served == model and model.name not in self.rejected:
+                routes[model.name] = old
+                continue
+            versions = {version.version: self._pool_now(model.name, version, old) for version in model.versions}
+            made += versions.values()
+            if model.default_version in versions:
+                routes[model.name] = self._make_route(model, versions, rejected)
+                continue
+            rejected[model.name] = f'version "{model.default_version}" is to answer, but is not among its versions'
+            if old is not None:
+                routes[model.name] = old
+        self.table = RouteTable(snapshot.version, routes, snapshot.index)
+        self.rejected = rejected
+        kept = set(self.table.pools())
+        self._give_up({(pool.model, pool.served.version) for pool in kept})
+        for pool in {*before.pools(), *made}.difference(kept):
+            self._retire(pool)
+        if self._counts is not None:
+            self._counts.endpoints = frozenset(routes)
+            self._counts.live = any(_is_live(model.split) for model in snapshot.models)
+
+    def _pool_now(self, model: str, served: ServedVersion, route: ModelRoute | None) -> VersionPool:
+        """The pool that answers for a version now. Where it is another one than was there, that is still the old one,
+        until the new one's replicas answer."""
+        key = (model, served.version)
+        old = route.versions.get(served.version) if route is not None else None
+        joining = self._joining.get(key)
+        if joining is not None and (old is None or joining.pool.served != served):
+            self._stop_joining(key)
+            joining = None
+        if old is None:
+            return self._make_pool(model, served)
+        if old.served != served and joining is None:
+            pool = self._make_pool(model, served)
+            task = asyncio.get_running_loop().create_task(self._join(key, pool))
+            self._joining[key] = Joining(pool, task)
+        return old
+
+    def _make_route(self, model: ServedModel, versions: dict[str, VersionPool], rejected: dict[str, str]) -> ModelRoute:
+        default = versions[model.default_version]
+        split, route = model.split, None
+        if split is not None and split.tracks:
+            route = SplitRoute(split, versions, default, self._draw)
+            named = [track.version for track in split.tracks] + ([split.shadow] if split.shadow else [])
+            missing = [name for name in named if name not in versions]
+            if missing:
+                rejected[model.name] = f'its split names version "{missing[0]}", which is not among its versions'
+        watch = None
+        counts = self._counts
+        if counts is not None and (route is not None or model.log_sample > 0):
+            watch = _make_watch(model, versions, route, counts)
+        elif route is not None:
+            watch = Watch(route, {}, {})
+        for pool in versions.values():
+            pool.watch = watch
+            if watch is not None:
+                pool.counts = counts
+        return ModelRoute(default, versions, route, model)
+
+    async def _join(self, key: tuple[str, str], pool: VersionPool) -> None:
+        """Puts the pool in its place once it answers; leaves the old one there if it does not."""
+        model, version = key
+        reached = await pool.wait_connected(CONNECT_S)
+        self._joining.pop(key, None)
         route = self.table.models.get(model)
-        old = route.versions.get(served.version) if route else None
-        if old is not None and old.served == served:
-            return old
-        pool = self._make_pool(model, served)
-        if old is not None and not await pool.wait_connected(CONNECT_S):
-            self._log.write("error", "replicas not reached; the old ones stay", endpoint=model, version=served.version)
+        if not reached or route is None or route.served is None:
+            self._log.write("error", "replicas not reached; the old ones stay", endpoint=model, version=version)
+            self.rejected[model] = f'no replica of version "{version}" could be reached'
             pool.close()
-            return old
-        return pool
+            return
+        old = route.versions[version]
+        versions = {**route.versions, version: pool}
+        routes = {**self.table.models, model: self._make_route(route.served, versions, self.rejected)}
+        self.table = RouteTable(self.table.version, routes, self.table.index)
+        self._retire(old)
+
+    def _retire(self, pool: VersionPool) -> None:
+        pool.retire()
+        self._retiring.append(pool)
+
+    def _give_up(self, wanted: set[tuple[str, str]]) -> None:
+        """Ends the waits for pools whose place is gone."""
+        for key in [key for key in self._joining if key not in wanted]:
+            self._stop_joining(key)
+
+    def _stop_joining(self, key: tuple[str, str]) -> None:
+        joining = self._joining.pop(key)
+        joining.task.cancel()
+        joining.pool.close()
 
     def close(self) -> None:
         """Ends every pool."""
+        for key in tuple(self._joining):
+            self._stop_joining(key)
         for pool in tuple(self.all_pools()):
             pool.close()
+
+
+def _is_live(split: Split | None) -> bool:
+    """Whether a release is under way, of which control wants to know at once."""
+    return split is not None and (len(split.tracks) > 1 or bool(split.shadow) or split.sampling)
+
+
+def _make_watch(
+    model: ServedModel, versions: Mapping[str, VersionPool], route: SplitRoute | None, counts: Counts
+) -> Watch:
+    """The tallies of an endpoint that has a split or keeps a log."""
+    tallies: dict[str, Tally] = {}
+    logs: dict[str, Tally] = {}
+    split = model.split
+    if split is not None and route is not None:
+        control = split.tracks[0].version
+        for track in split.tracks:
+            pool = versions.get(track.version)
+            if pool is not None:
+                tally = counts.tally(
+                    model.name, pool.served, split, sampling=track.version == control and split.sampling
+                )
+                tally.log_sample = model.log_sample
+                tallies[track.version] = tally
+    if model.log_sample > 0:
+        for version, pool in versions.items():
+            logs[version] = log = counts.log_only(model.name, pool.served)
+            log.log_sample = model.log_sample
+    return Watch(route, tallies, logs)

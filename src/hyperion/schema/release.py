@@ -34,7 +34,8 @@ class Split(Struct, frozen=True):
     values, and counts are kept per epoch. `shadow` is a version that gets copies of `shadow_share` of the requests and
     never answers. A request sticks to a version by the hash of `salt` and the header or input field named; without
     either the choice is random. `slow_ns` is how long a request may take before it counts as slow; 0 is not known yet.
-    `sampling` asks for the sample of outputs that bins are made of."""
+    `sampling` asks for the sample of outputs that bins are made of. `slice_input` is the input whose first value says
+    to which slice a pair of answers belongs."""
 
     epoch: int
     salt: str
@@ -46,6 +47,7 @@ class Split(Struct, frozen=True):
     slow_ns: int = 0
     bins: OutputBins | None = None
     sampling: bool = False
+    slice_input: str = ""
 
 
 class TrackCounts(Struct, frozen=True):

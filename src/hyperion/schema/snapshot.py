@@ -4,6 +4,7 @@ good."""
 from msgspec import Struct
 
 from hyperion.schema.model import ModelOptions, Signature
+from hyperion.schema.release import Split
 
 
 class Replica(Struct, frozen=True):
@@ -27,11 +28,14 @@ class ServedVersion(Struct, frozen=True):
 
 
 class ServedModel(Struct, frozen=True):
-    """An endpoint: its versions, and the one that answers when none is named."""
+    """An endpoint: its versions, and the one that answers when none is named and there is no `split`. `log_sample` is
+    the share of its requests, 0 to 1, of which a row is kept for lineage."""
 
     name: str
     default_version: str
     versions: tuple[ServedVersion, ...]
+    split: Split | None = None
+    log_sample: float = 0.0
 
 
 class ModelState(Struct, frozen=True):

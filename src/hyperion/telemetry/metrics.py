@@ -82,6 +82,7 @@ class Metrics:
         self._compute_seconds = self._histograms["hyperion_compute_seconds"]
         self._unsettled: list[BatchRecord] = []
         self._shed: dict[tuple[str, ...], float] = {}
+        self._dropped: dict[tuple[str, ...], float] = {}
         self._gauge_sources: list[Callable[[], Mapping[str, Mapping[tuple[str, ...], float]]]] = []
 
     def add_gauges(self, source: Callable[[], Mapping[str, Mapping[tuple[str, ...], float]]]) -> None:
@@ -134,6 +135,10 @@ class Metrics:
         """Counts one request that was refused to protect the others; `reason` is an error's code."""
         self._shed[(reason,)] = self._shed.get((reason,), 0.0) + 1.0
 
+    def count_dropped(self, records: int) -> None:
+        """Counts records of requests that were lost because nobody took them in time."""
+        self._dropped[()] = self._dropped.get((), 0.0) + records
+
     def collect(self) -> MetricsData:
         """All series as they stand now."""
         self.settle()
@@ -141,7 +146,11 @@ class Metrics:
         for source in self._gauge_sources:
             for name, series in source().items():
                 gauges.setdefault(name, {}).update(series)
-        counters = {"hyperion_requests_total": self._requests, "hyperion_shed_total": self._shed}
+        counters = {
+            "hyperion_requests_total": self._requests,
+            "hyperion_shed_total": self._shed,
+            "hyperion_records_dropped_total": self._dropped,
+        }
         return MetricsData(counters, gauges, self._histograms)
 
 

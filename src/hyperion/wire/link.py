@@ -1,8 +1,8 @@
 """The link between a gateway and control: what they say to each other over `run/control.sock`, as bytes. Sans-I/O.
 
 Called by `gateway` (client side) and `control` (server side). A message is a u32 little-endian length followed by that
-many bytes of JSON. A gateway keeps two connections: one on which it polls for snapshots, one on which it asks for
-loads and unloads; each request is answered, in order, on the connection it came on. Never here: sockets, timeouts.
+many bytes of JSON. A gateway keeps a connection each to poll for snapshots, to ask for loads and unloads, and to report
+what it has counted; each request is answered, in order, on the connection it came on. Never here: sockets, timeouts.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from hyperion.schema.errors import MalformedRequest, TooLarge
+from hyperion.schema.release import GatewayReport
 from hyperion.schema.snapshot import Snapshot
 
 MAX_MESSAGE_BYTES = 64 << 20
@@ -49,8 +50,14 @@ class Unload(Struct, frozen=True, tag="unload"):
     model: str
 
 
+class Report(Struct, frozen=True, tag="report"):
+    """What a gateway has counted; answered by `Done` once control has taken it."""
+
+    report: GatewayReport
+
+
 class Done(Struct, frozen=True, tag="done"):
-    """The answer to a load or an unload; `error` is "" or one line saying why it failed.
+    """The answer to a load, an unload or a report; `error` is "" or one line saying why it failed.
 
     `code` is the error's stable code (`hyperion.schema.errors`), "" when all is well. `version` is that of the snapshot
     with the change in it: the gateway that asked answers its caller once it runs that one.
@@ -61,7 +68,7 @@ class Done(Struct, frozen=True, tag="done"):
     version: int = 0
 
 
-Message = Poll | Publish | Load | Unload | Done
+Message = Poll | Publish | Load | Unload | Report | Done
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)

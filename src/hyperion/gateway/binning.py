@@ -1,0 +1,120 @@
+"""What a model predicted, in one number or one label per request, and into which bins such predictions fall. Pure.
+
+Called by `gateway/counts`, many batches at a time: numpy costs the same for one row and for hundreds. A request's
+prediction is that of its first row, so that a request is one event however many rows it has.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+
+from hyperion.schema.call import Tensor
+from hyperion.schema.release import OutputBins
+from hyperion.wire.bytes_elements import decode_elements
+from hyperion.wire.tensor import DATATYPES
+
+MAX_ROW_VALUES = 1024  # of a row; what lies behind them is not looked at
+MAX_LABEL = 128
+NUMBER, CLASS, LABEL = "number", "class", "label"
+
+# An output as a batch gave it, and which of its rows are a request's first; None: each one is.
+Chunk = tuple[Tensor, list[int] | None]
+
+
+def kind_of(tensor: Tensor) -> str:
+    """What a row of such an output predicts: a label where it is text or one whole number, a class where it is several
+    numbers, else a number."""
+    datatype = DATATYPES[tensor.datatype]
+    if datatype.kind == "s":
+        return LABEL
+    if row_width(tensor) > 1:
+        return CLASS
+    return LABEL if datatype.kind in "uib" and datatype.kind else NUMBER
+
+
+def row_width(tensor: Tensor) -> int:
+    """Values in a row."""
+    width = 1
+    for length in tensor.shape[1:]:
+        width *= length
+    return width
+
+
+def predictions(chunks: Sequence[Chunk]) -> tuple[list[float], list[str]]:
+    """The numbers (for a class its index), or the labels, that were predicted. Of whole numbers both."""
+    numbers: list[float] = []
+    labels: list[str] = []
+    start = 0
+    while start < len(chunks):  # neighbours that look alike go together
+        first = chunks[start][0]
+        stop = start + 1
+        while stop < len(chunks) and _alike(first, chunks[stop][0]):
+            stop += 1
+        if first.datatype == "BYTES":
+            for tensor, firsts in chunks[start:stop]:
+                labels += _texts(tensor, firsts)
+        elif row_width(first) and first.shape:
+            found = _numbers(first, chunks[start:stop])
+            numbers += found
+            if kind_of(first) == LABEL:
+                labels += [str(int(value)) for value in found]
+        start = stop
+    return numbers, labels
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return one.datatype == other.datatype and one.shape[1:] == other.shape[1:]
+
+
+def _texts(tensor: Tensor, firsts: list[int] | None) -> list[str]:
+    width = row_width(tensor)
+    if not tensor.shape or not width:
+        return []
+    elements = decode_elements(tensor.data, tensor.shape[0] * width)[::width]
+    if firsts is not None:
+        elements = [elements[row] for row in firsts]
+    return [element[:MAX_LABEL].decode("utf-8", "replace") for element in elements]
+
+
+def _numbers(first: Tensor, chunks: Sequence[Chunk]) -> list[float]:
+    import numpy as np
+
+    datatype = DATATYPES[first.datatype]
+    width = row_width(first)
+    used = min(width, MAX_ROW_VALUES)
+    row_bytes, used_bytes = width * datatype.size, used * datatype.size
+    pieces: list[bytes | memoryview] = []
+    for tensor, firsts in chunks:
+        if firsts is None and used == width:
+            pieces.append(memoryview(tensor.data))
+            continue
+        view = memoryview(tensor.data)
+        starts = [row * row_bytes for row in (range(tensor.shape[0]) if firsts is None else firsts)]
+        pieces += [view[start : start + used_bytes] for start in starts]
+    array = np.frombuffer(b"".join(pieces), dtype=datatype.dtype).reshape(-1, used)
+    if first.datatype == "BF16":
+        array = (array.astype("<u4") << 16).view("<f4")
+    values = array.argmax(axis=1) if used > 1 else array[:, 0]
+    found: list[float] = values.astype(float).tolist()
+    return found
+
+
+class Binner:
+    """Counts predictions into the bins that control has frozen."""
+
+    def __init__(self, bins: OutputBins) -> None:
+        self._edges = list(bins.edges)
+        self._labels = {label: index for index, label in enumerate(bins.labels)}
+        self._argmax = bins.argmax
+        self.size = len(bins.labels) + 1 if bins.labels else len(bins.edges) + 1
+
+    def count(self, numbers: Sequence[float], labels: Sequence[str], counts: list[int]) -> None:
+        """Adds each prediction to its bin: for a label its place or the last, for a number the first bin whose edge it
+        does not exceed. What is no number falls in the last bin."""
+        if self._labels:
+            place, other = self._labels, len(self._labels)
+            for label in labels or [str(int(number)) for number in numbers]:
+                counts[place.get(label, other)] += 1
+            return
+        edges, last = self._edges, len(self._edges)
+        for number in numbers:
+            counts[bisect_left(edges, number) if number == number else last] += 1
