@@ -89,9 +89,12 @@ class OciBlobs(LocalBlobs):
         """Puts `entries` into the index, in place of those of the same name; one writer at a time, of any process."""
         with self._locked():
             path = self._root / "index.json"
-            index = _read(path) if path.exists() else {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": []}
+            index: dict[str, Any] = (
+                _read(path) if path.exists() else {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": []}
+            )
             names = {_name_of(entry) for entry in entries}
-            index["manifests"] = [old for old in index["manifests"] if _name_of(old) not in names] + list(entries)
+            kept: list[dict[str, Any]] = index["manifests"]
+            index["manifests"] = [*(old for old in kept if _name_of(old) not in names), *entries]
             self._write("index.json", index)
 
     def _write(self, name: str, content: dict[str, Any]) -> None:

@@ -80,8 +80,23 @@ def check_files(files: tuple[FileEntry, ...]) -> None:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The canonical JSON of a manifest: keys sorted, no spaces, every field. What is signed, stored and compared."""
-    return msgspec.json.encode(manifest, order="sorted")
+    """The canonical JSON of a manifest: keys sorted, no spaces. What is signed, stored and compared.
+
+    Fields that have their default are left out, so that a field which is added later changes no signature; what a
+    default is must not change either.
+    """
+    return msgspec.json.encode(_without_defaults(manifest), order="sorted")
+
+
+def _without_defaults(record: msgspec.Struct) -> dict[str, object]:
+    plain: dict[str, object] = {}
+    for field in msgspec.structs.fields(record):
+        value = getattr(record, field.name)
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        if value == default:
+            continue
+        plain[field.encode_name] = _without_defaults(value) if isinstance(value, msgspec.Struct) else value
+    return plain
 
 
 def decode_manifest(data: bytes) -> Manifest:
