@@ -129,10 +129,11 @@ def verify_signature(manifest: Manifest, signature: str, trust: Trust) -> str:
             if _is_signed(config, folder, path):
                 _check_statement(name, signature, manifest)
                 return who
+    network = " (to check an identity needs the network)" if kind == "identity" else ""
     raise ModelRefused(
         f"{name}: its signature is not valid for this version, or not by a trusted {kind}; trusted are "
-        f"{_names(trust)}{' (to check an identity needs the network)' if kind == 'identity' else ''}. If you trust who signed it, name the public key with --trusted-key or the root certificate "
-        "with --trusted-certificate; otherwise sign and push it again as a new version"
+        f"{_names(trust)}{network}. If you trust who signed it, name the public key with --trusted-key or the root "
+        "certificate with --trusted-certificate; otherwise sign and push it again as a new version"
     )
 
 
