@@ -59,13 +59,13 @@ class Verifier:
         lines = text.split("\n")
         if not mark or len(lines) != 3 or lines[0] != self.origin:
             raise BadCheckpoint(f"not a checkpoint of {self.origin}: expected its three lines and a signature")
-        size, root = lines[1], _decode(lines[2])
+        size, root = lines[1], read_base64(lines[2])
         if not (size.isascii() and size.isdigit()) or (size[0] == "0" and size != "0") or len(root) != _HASH_BYTES:
             raise BadCheckpoint("the size or the root of the checkpoint cannot be read")
         if body(self.origin, int(size), root) != f"{text}\n".encode():
             raise BadCheckpoint("the checkpoint is not written as it is signed")
         for line in signatures.split("\n"):
-            signature = _decode(line.removeprefix(f"— {self.origin} "))
+            signature = read_base64(line.removeprefix(f"— {self.origin} "))
             if signature[:_ID_BYTES] == self.id and self.signed(int(size), root, signature[_ID_BYTES:]):
                 return int(size), root
         raise BadCheckpoint(f"the checkpoint is not signed by the key {self.vkey}")
@@ -183,8 +183,8 @@ def _key_id(name: str, public: bytes) -> bytes:
     return hashlib.sha256(name.encode() + b"\n" + _ED25519 + public).digest()[:_ID_BYTES]
 
 
-def _decode(text: str) -> bytes:
-    """The bytes of strict base64 (one text per value); b"" where it is none."""
+def read_base64(text: str) -> bytes:
+    """The bytes of strict base64, which has one text per value; b"" where it is none."""
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +122,13 @@ class Database:
             with _translated(self.name), self._engine.begin() as tx:
                 yield tx
 
-    @contextmanager
-    def session(self) -> Iterator[Connection]:
-        """A connection of its own, outside the pool and outside transactions, for locks that live as long as it."""
+    def session(self) -> Connection:
+        """A connection of its own, outside the pool and outside transactions, for locks that live as long as it. The
+        caller closes it."""
         with _translated(self.name):
-            tx = self._engine.execution_options(isolation_level="AUTOCOMMIT").connect()
-            tx.detach()
-        try:
-            yield tx
-        finally:
-            with suppress(DBAPIError):  # the server may have closed it: that is what this wants
-                tx.close()
+            connection = self._engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+            connection.detach()
+            return connection
 
     def close(self) -> None:
         """Closes the pooled connections. The object is not used after it."""

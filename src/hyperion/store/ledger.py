@@ -3,33 +3,30 @@
 Called by the rooms of `store` and by `control`. Entries are never changed or removed. Tree and proofs are RFC 9162's
 (`merkle`), checkpoints are C2SP signed notes (`checkpoint`), the check of the whole is `audit`.
 
-A leaf is the canonical JSON of its entry: an object of the keys seq, time, kind, subject, actor, reason, before, after
-and detail, where
-- keys are sorted by code point, there is no space between tokens, and the text is UTF-8;
-- strings escape only `"`, `\\` and the control characters (as `\\b \\f \\n \\r \\t`, or `\\u00XX` in lower case);
-- integers are written in full, floats as the shortest decimal that reads back as the same (as Python's `repr`); what
-  JSON has no number for is written as the string "NaN", "Infinity" or "-Infinity";
-- `seq` counts from 0, `time` is a float, in seconds since 1970.
+A leaf is the canonical JSON (`canonical`) of its entry: an object of the keys seq, time, kind, subject, actor, reason,
+before, after and detail. `seq` counts from 0; `time` is a float, in seconds since 1970.
 """
 
 import hashlib
 import hmac
-import json
-import math
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, or_, select, update
 
 from hyperion.schema.errors import InternalError, InvalidConfig, NotFound
 from hyperion.store import merkle
-from hyperion.store.checkpoint import Signer, ensure_signer, note_of, read_signer
+from hyperion.store.audit import Audit, Findings, Record, Tail, leaf_of
+from hyperion.store.canonical import canonical, clean, digest_of, plain
+from hyperion.store.checkpoint import BadCheckpoint, Signer, Verifier, ensure_signer, note_of, read_signer
 from hyperion.store.tables import LEDGER_ENTRY, LEDGER_NODE, LEDGER_STATE
 from hyperion.store.transaction import now, reached, signer_of
+
+__all__ = ["Entry", "Findings", "append", "canonical", "digest_of", "plain"]
 
 PAGE_MAX = 1000
 
@@ -70,24 +67,15 @@ def append(
         raise InvalidConfig("the ledger cannot be written: this process has no ledger.key; give it the one of the home")
     state = tx.execute(select(LEDGER_STATE)).one()
     seq = int(state.size)
-    entry = {
-        "seq": seq,
-        "time": now(tx),
-        "kind": _clean(kind),
-        "subject": _clean(subject),
-        "actor": _clean(actor),
-        "reason": _clean(reason),
-        "before": before,
-        "after": after,
-        "detail": plain(detail or {}),
-    }
-    leaf = merkle.leaf_hash(canonical(entry))
+    facts = plain(detail or {})
+    text = canonical(facts).decode()
+    record = Record(seq, now(tx), clean(kind), clean(subject), clean(actor), clean(reason), before, after, text, "", "")
+    leaf = merkle.leaf_hash(leaf_of(record, facts))
     frontier, completed = merkle.push(read_frontier(state.frontier), seq, leaf)
     root = merkle.root_of(frontier)
     signature = signer.sign(seq + 1, root)
-    entry["before_digest"], entry["after_digest"] = entry.pop("before"), entry.pop("after")
-    entry["detail"] = canonical(entry["detail"]).decode()
-    tx.execute(insert(LEDGER_ENTRY).values(**entry, leaf=leaf.hex(), signature=b64encode(signature).decode()))
+    values = (*record[:-3], leaf.hex(), b64encode(signature).decode())
+    tx.execute(insert(LEDGER_ENTRY).values(dict(zip(LEDGER_ENTRY.c.keys(), values, strict=True))))
     reached(tx, "ledger.entry")
     if completed:
         nodes = [{"seq": seq, "level": level, "hash": node.hex()} for level, node in enumerate(completed, 1)]
@@ -119,9 +107,9 @@ def entries(
     kind: str = "",
     newest: bool = False,
 ) -> list[Entry]:
-    """Up to `limit` (at most PAGE_MAX) entries of the database or the transaction behind seq `after`, oldest first; of one subject or kind only, where
-    given. `kind` may end in `.` for all that begin so (`rollout.`). `newest` starts from the end, newest first; then
-    `after` is the seq before which to go on, if not negative."""
+    """Up to `limit` (at most PAGE_MAX) entries, oldest first: those behind seq `after`, and of one subject or kind only,
+    where given. A `kind` that ends in `.` means all that begin so (`rollout.`). With `newest` the newest come first,
+    and `after`, where not negative, is the seq to go on before."""
     if not isinstance(source, Connection):
         with source.read() as tx:
             return entries(tx, after=after, limit=limit, subject=subject, kind=kind, newest=newest)
@@ -186,24 +174,29 @@ def commit_to(key: bytes, personal: str) -> str:
     return "hmac-sha256:" + hmac.new(key, personal.encode(), hashlib.sha256).hexdigest()
 
 
-def digest_of(record: object) -> str:
-    """The digest of a record for `before` and `after`: SHA-256 of its canonical JSON; "" for None."""
-    return "" if record is None else "sha256:" + hashlib.sha256(canonical(plain(record))).hexdigest()
+def verify(tx: Connection, public_key: str = "", trusted: str | None = None) -> Findings:
+    """Checks the whole ledger and names the first entry that is not what was signed (`audit`). `public_key` is a C2SP
+    vkey; without one the key is that of this process's home. `trusted` is a checkpoint that somebody kept outside: only
+    that finds entries that were cut off at the end together with everything that tells of them.
 
-
-def canonical(value: object) -> bytes:
-    """Canonical JSON, as the module defines it, of plain data (see `plain`).
-
-    >>> canonical({"b": 1.0, "a": "é"}).decode()
-    '{"a":"é","b":1.0}'
+    InvalidConfig where the key or `trusted` is none. Takes about 0.3 ms for each entry.
     """
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
-    return text.encode()
-
-
-def plain(value: object) -> Any:
-    """Structs and the like as dicts, lists, strings and numbers that canonical JSON has a form for."""
-    return _finite(msgspec.to_builtins(value, str_keys=True))
+    signer = signer_of(tx)
+    if not public_key and signer is None:
+        raise InvalidConfig("to verify the ledger give the public key that it is to be checked with")
+    try:
+        audit = Audit(Verifier(public_key) if public_key or signer is None else signer, trusted or "")
+    except BadCheckpoint as error:
+        raise InvalidConfig(str(error)) from error
+    state = tx.execute(select(LEDGER_STATE)).one_or_none()
+    if state is None:
+        return Findings(False, 0, merkle.EMPTY_ROOT.hex(), None, "the row that tells where the ledger ends is missing")
+    findings = audit.run(_records(tx), Tail(state.vkey, state.size, state.frontier, state.checkpoint))
+    beyond = or_(LEDGER_NODE.c.seq >= findings.size, LEDGER_NODE.c.seq < 0)
+    astray = tx.execute(select(func.count()).select_from(LEDGER_NODE).where(beyond)).scalar_one()
+    if findings.ok and astray:
+        return msgspec.structs.replace(findings, ok=False, problem="there are hashes of entries that are not there")
+    return findings
 
 
 def open_ledger(tx: Connection, key: Path | None) -> Signer | None:
@@ -255,6 +248,22 @@ def _entry(row: Row[Any]) -> Entry:
     )
 
 
+def _records(tx: Connection) -> Iterator[Record]:
+    """Every entry as it is stored, in order, with the nodes that it completed; read in chunks."""
+    last, more = None, True
+    while more:
+        where = () if last is None else (LEDGER_ENTRY.c.seq > last,)
+        rows = tx.execute(select(LEDGER_ENTRY).where(*where).order_by(LEDGER_ENTRY.c.seq).limit(PAGE_MAX)).all()
+        more = len(rows) == PAGE_MAX
+        if rows:
+            last = rows[-1].seq
+            nodes: dict[int, list[str]] = {}
+            within = LEDGER_NODE.c.seq.between(rows[0].seq, last)
+            for node in tx.execute(select(LEDGER_NODE).where(within).order_by(LEDGER_NODE.c.seq, LEDGER_NODE.c.level)):
+                nodes.setdefault(node.seq, []).append(node.hash)
+            yield from (Record._make((*row, tuple(nodes.get(row.seq, ())))) for row in rows)
+
+
 def _check_size(tx: Connection, wanted: int) -> int:
     there = size(tx)
     if not 0 <= wanted <= there:
@@ -272,20 +281,3 @@ def _node(tx: Connection, level: int, index: int) -> bytes:
     if found is None:
         raise InternalError(f"the ledger has lost a hash (level {level}, entry {last}); run hyperion ledger verify")
     return bytes.fromhex(found)
-
-
-def _clean(text: str) -> str:
-    """Text without what PostgreSQL or UTF-8 has no place for."""
-    return text.encode("utf-8", "replace").decode().replace("\0", "�")
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode() if not value.isascii() else value
-    if isinstance(value, dict):
-        return {_finite(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value

@@ -131,7 +131,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             active     BOOLEAN NOT NULL,
             lease_s    DOUBLE PRECISION NOT NULL,
             renewed_at DOUBLE PRECISION NOT NULL,
-            backend    BIGINT NOT NULL
+            locked     BOOLEAN NOT NULL
         )""",
     ),
 )

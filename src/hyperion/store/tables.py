@@ -132,5 +132,5 @@ LEADER = Table(
     Column("active", Boolean, nullable=False),
     Column("lease_s", Double, nullable=False),
     Column("renewed_at", Double, nullable=False),
-    Column("backend", BigInteger, nullable=False),
+    Column("locked", Boolean, nullable=False),
 )
