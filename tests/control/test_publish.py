@@ -48,7 +48,7 @@ class Scene:
         self.socket = directory / "control.sock"
         self.noticed = asyncio.Event()
         self.commands: list[link.Message] = []
-        self.publisher = Publisher(self.kept, self.noticed.set, poll_s)
+        self.publisher = Publisher(self.kept, self.noticed.set, lambda _: None, poll_s)
 
     async def command(self, message: link.Load | link.Unload) -> link.Done:
         self.commands.append(message)
@@ -156,5 +156,5 @@ async def test_what_is_published_is_on_disk_for_the_next_life_and_for_gateways(t
     async with scene(tmp_path) as s:
         s.publisher.publish(Snapshot(7))
         assert [msgspec.json.decode(path.read_bytes())["version"] for path in s.kept] == [7, 7]
-        assert Publisher(s.kept, lambda: None).snapshot == Snapshot(7)
+        assert Publisher(s.kept, lambda: None, lambda _: None).snapshot == Snapshot(7)
     assert read_snapshot(tmp_path / "nothing.json") == Snapshot(0)

@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Callable, Iterable
 
-from hyperion.control.plan import Machine, plan_runners
+from hyperion.control.plan import Machine
 from hyperion.control.publish import Publisher
-from hyperion.control.state import Memory
 from hyperion.fleet.local import LocalFleet
-from hyperion.policy.placement import NewReplica
+from hyperion.fleet.messages import ChildSpec
 from hyperion.schema.errors import HyperionError
 
 _PATIENCE_S = 60.0
@@ -22,9 +21,14 @@ class Applier:
         self._log = log
         self._retired: dict[str, tuple[int, float]] = {}  # replica -> first snapshot without it, and when
 
-    async def start(self, new: Iterable[NewReplica], memory: Memory) -> None:
+    @property
+    def machine(self) -> Machine:
+        """What the replicas share."""
+        return self._machine
+
+    async def start(self, children: Iterable[ChildSpec]) -> None:
         """Start these replicas; those that are there already are left as they are."""
-        for child in plan_runners(new, memory, self._machine):
+        for child in children:
             try:
                 await self._fleet.start(child)
                 self._log(f"{child.name}: starting")

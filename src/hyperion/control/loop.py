@@ -4,20 +4,27 @@ Level-triggered: each look starts from what is, so that it may be killed between
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyperion.control.apply import Applier
 from hyperion.control.observe import Observer, Seen
-from hyperion.control.plan import want_models
+from hyperion.control.plan import plan_release, plan_runners, want_models
 from hyperion.control.publish import Publisher
-from hyperion.control.snapshot import build_snapshot, served_generations
+from hyperion.control.release_view import ReleaseView
+from hyperion.control.snapshot import build_snapshot, served_by_version, served_generations
 from hyperion.control.sources import resolve
 from hyperion.control.state import Memory, Resolved, write_memory
-from hyperion.policy.placement import BROKEN, Outcome, Placement, place
+from hyperion.policy.placement import BROKEN, LOADING, Outcome, Placement, place
 from hyperion.store.desired import DesiredModel, DesiredState
 
+if TYPE_CHECKING:  # it brings the store, which is imported once the first models run
+    from hyperion.control.releases import Releases
+
 LOOK_S = 5.0
+LEAST_WAIT_S = 0.02
 
 
 class ControlLoop:
@@ -42,6 +49,8 @@ class ControlLoop:
         self.outcomes: dict[str, Outcome] = {}
         self.looked_once = False
         self.looked = asyncio.Event()
+        self.releases: Releases | None = None  # until the store is open
+        self._epochs: dict[str, tuple[int, int]] = {}  # endpoint -> its epoch, and the first snapshot with it
         self._memory = memory
         self._memory_path = memory_path
         self._applier = applier
@@ -59,7 +68,7 @@ class ControlLoop:
             self._wake.clear()
             await self.look()
             try:
-                async with asyncio.timeout(LOOK_S):
+                async with asyncio.timeout(self._wait_s()):
                     await self._wake.wait()
             except TimeoutError:
                 continue
@@ -71,16 +80,43 @@ class ControlLoop:
             self._resolve_if_new(row)
         wanted = want_models(rows, self._memory)
         seen = self.observer.see()
+        names = {model.name for model in wanted}
+        views = await self._look_at_releases(seen, names)
+        released = {view.name for view in views}
         serving = served_generations(self.publisher.snapshot)
-        placement = place(wanted, seen.replicas, serving)
+        # Until the store is open nobody knows whose the other replicas are, so they are left alone.
+        ours = [r for r in seen.replicas if r.model in names or (self.releases and r.model not in released)]
+        placement = place(wanted, ours, serving)
         self._remember_failures(placement, serving)
-        await self._applier.start(placement.start, self._memory)
-        self._publish(placement, seen)
-        await self._applier.retire(placement.retire, self.publisher)
+        await self._start(placement, views)
+        self._publish(placement, seen, views)
+        retire = placement.retire + tuple(name for view in views for name in view.placement.retire)
+        await self._applier.retire(retire, self.publisher)
         self.outcomes = {outcome.model: outcome for outcome in placement.outcomes}
         self.looked_once = True
         self.looked.set()
         self.looked = asyncio.Event()
+
+    async def _look_at_releases(self, seen: Seen, paths: set[str]) -> tuple[ReleaseView, ...]:
+        if self.releases is None:
+            return ()
+        snapshot = self.publisher.snapshot
+        reached = self.publisher.acknowledged()
+        epochs = {name: epoch for name, (epoch, version) in self._epochs.items() if reached >= version}
+        views = await self.releases.look(seen.replicas, served_by_version(snapshot), epochs)
+        for view in views:
+            if view.name in paths:
+                self.releases.say(view.name, f"{view.name}: a PATH of that name is served, and hides the endpoint")
+        return tuple(view for view in views if view.name not in paths)
+
+    async def _start(self, placement: Placement, views: tuple[ReleaseView, ...]) -> None:
+        machine = self._applier.machine
+        released = sum(spec.spec.options.replicas for view in views for spec in view.specs.values())
+        children = plan_runners(placement.start, self._memory, machine, released)
+        known = sum(spec.options.replicas for resolved in self._memory.models.values() for spec in resolved.specs)
+        for view in views:
+            children += plan_release(view.placement.start, view.specs, machine, known + released)
+        await self._applier.start(children)
 
     def _resolve_if_new(self, row: DesiredModel) -> None:
         known = self._memory.models.get(row.name)
@@ -112,8 +148,30 @@ class ControlLoop:
             if outcome.verdict == BROKEN and beside and known and not known.error:
                 self._remember(outcome.model, Resolved(known.generation, known.specs, outcome.reason))
 
-    def _publish(self, placement: Placement, seen: Seen) -> None:
+    def _publish(self, placement: Placement, seen: Seen, views: tuple[ReleaseView, ...]) -> None:
         old = self.publisher.snapshot
-        new = build_snapshot(old.version + 1, placement, seen.runners, seen.hellos)
-        if (new.models, new.index) != (old.models, old.index):
+        carried = old if self.releases is None else None
+        new = build_snapshot(old.version + 1, placement, seen.runners, seen.hellos, views, carried)
+        # A first snapshot is published even where it is empty: gateways without one are not ready.
+        if (new.models, new.index) != (old.models, old.index) or (not old.version and carried is None):
             self.publisher.publish(new)
+        version = self.publisher.snapshot.version
+        self._epochs = {
+            view.name: self._epochs[view.name]
+            if self._epochs.get(view.name, (-1, 0))[0] == view.epoch
+            else (view.epoch, version)
+            for view in views
+        }
+
+    def is_releasing(self) -> bool:
+        """Whether some endpoint waits for its first replicas."""
+        views = self.releases.views if self.releases else ()
+        return any(
+            not view.default and LOADING in {o.verdict for o in view.placement.outcomes.values()} for view in views
+        )
+
+    def _wait_s(self) -> float:
+        """Until something is due, at most `LOOK_S`."""
+        if self.releases is None:
+            return LOOK_S
+        return min(LOOK_S, max(LEAST_WAIT_S, self.releases.next_look - time.time()))

@@ -4,7 +4,7 @@ Called by the link's server (for gateways) and by `api`.
 """
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hyperion.control.loop import ControlLoop
 from hyperion.control.sources import find_in_repositories
@@ -15,6 +15,9 @@ from hyperion.schema.errors import HyperionError, ModelRefused, NotReady, Unknow
 from hyperion.schema.snapshot import Snapshot
 from hyperion.wire import link
 
+if TYPE_CHECKING:  # it brings the store
+    from hyperion.control.desk import Desk
+
 LOAD_TIMEOUT_S = 600.0
 SETTLE_S = 10.0
 
@@ -24,6 +27,7 @@ class Management:
 
     def __init__(self, config: ControlConfig, loop: ControlLoop) -> None:
         self.config = config
+        self.desk: Desk | None = None  # until the store is open
         self._loop = loop
 
     async def load(self, model: str, parameters: dict[str, Any]) -> None:
@@ -77,9 +81,11 @@ class Management:
         publisher = self._loop.publisher
         return (
             self._loop.looked_once
+            and publisher.snapshot.version > 0
             and len(publisher.workers()) >= self.config.gateway_workers
             and publisher.acknowledged() >= publisher.snapshot.version
             and all(outcome.verdict != LOADING for outcome in self._loop.outcomes.values())
+            and not self._loop.is_releasing()
         )
 
     async def _until(self, model: str, generation: int, wanted: tuple[str, ...]) -> None:

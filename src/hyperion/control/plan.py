@@ -12,7 +12,11 @@ from hyperion.fleet.messages import READY, Child, ChildSpec
 from hyperion.fleet.replicas import describe_runner, name_replica, name_socket
 from hyperion.policy.placement import NewReplica, SeenReplica, WantedModel, WantedVersion
 from hyperion.schema.config import RunnerConfig
+from hyperion.schema.model import ModelSpec
+from hyperion.schema.registry import VerifiedSpec
 from hyperion.store.desired import DesiredModel
+
+LISTED_FILES = 100
 
 
 class Machine(Struct, frozen=True):
@@ -55,17 +59,33 @@ def see_replicas(
     )
 
 
-def plan_runners(new: Iterable[NewReplica], memory: Memory, machine: Machine) -> list[ChildSpec]:
-    """Describe these replicas to the supervisor; threads are divided among all that the memory asks for."""
-    total = sum(spec.options.replicas for resolved in memory.models.values() for spec in resolved.specs)
-    threads = max(1, machine.cores // max(1, total))
-    return [_plan(replica, memory, machine, threads) for replica in new]
+def plan_runners(new: Iterable[NewReplica], memory: Memory, machine: Machine, others: int = 0) -> list[ChildSpec]:
+    """Describe these replicas to the supervisor; threads are divided among all that the memory asks for, and `others`
+    that are to run beside them."""
+    total = sum(spec.options.replicas for resolved in memory.models.values() for spec in resolved.specs) + others
+    return [_plan(replica, VerifiedSpec(_spec_of(replica, memory), "", ()), machine, total) for replica in new]
 
 
-def _plan(new: NewReplica, memory: Memory, machine: Machine, threads: int) -> ChildSpec:
-    spec = next(spec for spec in memory.models[new.model].specs if spec.version == new.version)
+def plan_release(
+    new: Iterable[NewReplica], specs: Mapping[str, VerifiedSpec], machine: Machine, total: int
+) -> list[ChildSpec]:
+    """Describe replicas of one endpoint under release, by `specs` of its versions; `total` replicas share the cores."""
+    return [_plan(replica, specs[replica.version], machine, total) for replica in new]
+
+
+def _spec_of(new: NewReplica, memory: Memory) -> ModelSpec:
+    return next(spec for spec in memory.models[new.model].specs if spec.version == new.version)
+
+
+def _plan(new: NewReplica, verified: VerifiedSpec, machine: Machine, total: int) -> ChildSpec:
+    spec = msgspec.structs.replace(verified.spec, version=new.version)
     if spec.options.threads == 0:
+        threads = max(1, machine.cores // max(1, total))
         spec = msgspec.structs.replace(spec, options=msgspec.structs.replace(spec.options, threads=threads))
     name = name_replica(new.model, new.version, new.generation, new.index)
     socket = str(name_socket(machine.run_dir, name))
-    return describe_runner(RunnerConfig(name, socket, spec, new.generation, new.index))
+    # A long list does not fit into the environment, in which this travels: the runner then reads the one on disk.
+    files = verified.files if len(verified.files) <= LISTED_FILES else ()
+    return describe_runner(
+        RunnerConfig(name, socket, spec, new.generation, new.index, verified=files, root=verified.root)
+    )

@@ -1,4 +1,5 @@
-"""Hand the snapshot to the gateways, by long poll, and take their loads and unloads: the server of `control.sock`."""
+"""Hand the snapshot to the gateways, by long poll, and take their reports, loads and unloads: the server of
+`control.sock`."""
 
 import asyncio
 import contextlib
@@ -10,6 +11,7 @@ import msgspec
 
 from hyperion.control.state import replace_file
 from hyperion.schema.errors import HyperionError
+from hyperion.schema.release import GatewayReport
 from hyperion.schema.snapshot import Snapshot
 from hyperion.wire import link
 
@@ -29,13 +31,20 @@ class Publisher:
 
     The snapshot is kept twice: at `paths[0]` for control's next life, and at `paths[1:]` for gateways that start while
     control is away (they write there, too, so that is no place to read our own version from). `changed` is called
-    whenever a gateway connects, leaves or acknowledges.
+    whenever a gateway connects, leaves or acknowledges, and `on_report` with what gateways counted.
     """
 
-    def __init__(self, paths: tuple[Path, ...], changed: Callable[[], None], poll_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        paths: tuple[Path, ...],
+        changed: Callable[[], None],
+        on_report: Callable[[GatewayReport], None],
+        poll_s: float = 10.0,
+    ) -> None:
         self.snapshot = read_snapshot(paths[0])
         self._paths = paths
         self._changed = changed
+        self._on_report = on_report
         self._poll_s = poll_s
         self._views: dict[asyncio.StreamWriter, GatewayView] = {}
         self._news = asyncio.Event()
@@ -85,6 +94,9 @@ class Publisher:
                         answer: link.Message = await self._poll(message, writer, reading)
                     elif isinstance(message, link.Load | link.Unload):
                         answer = await command(message)
+                    elif isinstance(message, link.Report):
+                        self._on_report(message.report)
+                        answer = link.Done(version=self.snapshot.version)
                     else:
                         return
                     writer.write(link.encode(answer))

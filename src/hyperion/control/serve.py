@@ -4,9 +4,12 @@ import asyncio
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hyperion.control.apply import Applier
+from hyperion.control.evidence import Evidence
 from hyperion.control.loop import ControlLoop
 from hyperion.control.management import Management
 from hyperion.control.observe import Observer
@@ -19,6 +22,9 @@ from hyperion.policy.placement import LOADING
 from hyperion.schema.config import ControlConfig
 from hyperion.store.desired import DesiredState
 from hyperion.telemetry.logs import EventLog
+
+if TYPE_CHECKING:
+    from hyperion.control.opening import Store
 
 _API_PATIENCE_S = 2.0
 Notify = Callable[[str], None]  # takes a line for the supervisor
@@ -35,11 +41,12 @@ class Control:
         self._log = EventLog("control", "text" if config.log_format == "text" else "json", sys.stderr)
         fleet = LocalFleet(machine.run_dir / "supervisor.sock")
         kept_at = (machine.run_dir / "published.json", Path(config.home) / "snapshot.json")
-        self._publisher = Publisher(kept_at, self._wake)
+        self._evidence = Evidence(self._wake)
+        self._publisher = Publisher(kept_at, self._wake, self._evidence.take)
         self._observer = Observer(fleet, self._wake, self._say)
         applier = Applier(fleet, machine, self._say)
         self._loop = ControlLoop(desired, memory, memory_path, self._observer, applier, self._publisher, self._say)
-        self._socket_path = machine.run_dir / "control.sock"
+        self._run_dir = machine.run_dir
 
     async def run(self, notify: Notify, serve_api: ServeApi) -> int:
         """Serve until SIGTERM. Returns 0; raises whatever killed a part."""
@@ -50,22 +57,38 @@ class Control:
         management = Management(self._config, self._loop)
         # Before the first look, so that replicas that serve are seen to serve: nothing is unpublished by a restart.
         revision = await self._observer.refresh()
-        server = await self._publisher.serve(listen_unix(self._socket_path), management.command)
+        server = await self._publisher.serve(listen_unix(self._run_dir / "control.sock"), management.command)
         settled = asyncio.ensure_future(self._wait_until_settled(management, notify))
+        opened = asyncio.ensure_future(self._open_store(settled, management))
         parts = {
+            asyncio.ensure_future(self._lead(opened)),
             asyncio.ensure_future(self._observer.follow(revision)),
             asyncio.ensure_future(self._loop.run()),
-            asyncio.ensure_future(self._serve_api_later(settled, management, serve_api)),
+            asyncio.ensure_future(self._serve_api_later(settled, opened, management, serve_api)),
         }
         end = asyncio.ensure_future(ending.wait())
         await asyncio.wait({end, *parts}, return_when=asyncio.FIRST_COMPLETED)
         server.close()
-        for part in (settled, *parts):
+        for part in (settled, opened, *parts):
             if part.done() and not part.cancelled():
                 part.result()  # raises what killed it; the supervisor starts us again
             part.cancel()
-        await asyncio.gather(settled, *parts, return_exceptions=True)
+        await asyncio.gather(settled, opened, *parts, return_exceptions=True)
         return 0
+
+    async def _open_store(self, settled: "asyncio.Future[None]", management: Management) -> "Store":
+        """Open the store: at once where only it knows what is to be served, else once the models of the PATHs serve,
+        because what it imports takes longer than they do."""
+        if self._config.sources:
+            await asyncio.wait({settled}, timeout=_API_PATIENCE_S)
+        opening = asyncio.to_thread(import_module, "hyperion.control.opening")
+        store: Store = await asyncio.to_thread((await opening).open_store, self._config, self._run_dir)
+        store.attach(self._evidence, management, self._say, self._wake)
+        return store
+
+    async def _lead(self, opened: "asyncio.Future[Store]") -> None:
+        store = await asyncio.shield(opened)
+        await store.lead(self._loop)
 
     async def _wait_until_settled(self, management: Management, notify: Notify) -> None:
         """Say READY=1 when no model is loading any more and every gateway has heard of it."""
@@ -79,10 +102,15 @@ class Control:
         notify("READY=1")
 
     async def _serve_api_later(
-        self, settled: "asyncio.Future[None]", management: Management, serve_api: ServeApi
+        self,
+        settled: "asyncio.Future[None]",
+        opened: "asyncio.Future[Store]",
+        management: Management,
+        serve_api: ServeApi,
     ) -> None:
         """The management API takes a second to import: not while the first model and its first caller wait."""
         await asyncio.wait({settled}, timeout=_API_PATIENCE_S)
+        await asyncio.shield(opened)
         await serve_api(management)
 
     def _wake(self) -> None:

@@ -1,8 +1,9 @@
 """Build the snapshot from a placement and from what the replicas said of themselves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from hyperion.control.release_view import ReleaseView
 from hyperion.policy.placement import Placement, ServedReplicas, choose_default
 from hyperion.schema.config import RunnerConfig
 from hyperion.schema.snapshot import Replica, ServedModel, ServedVersion, Snapshot
@@ -10,15 +11,36 @@ from hyperion.wire.frame_headers import Hello
 
 
 def build_snapshot(
-    version: int, placement: Placement, runners: Mapping[str, RunnerConfig], hellos: Mapping[str, Hello]
+    version: int,
+    placement: Placement,
+    runners: Mapping[str, RunnerConfig],
+    hellos: Mapping[str, Hello],
+    releases: Sequence[ReleaseView] = (),
+    carried: Snapshot | None = None,
 ) -> Snapshot:
-    """Return the snapshot that serves this placement. `runners` and `hellos` are by replica name, and complete for
-    every replica that the placement serves."""
+    """Return the snapshot that serves this placement and these releases. `runners` and `hellos` are by replica name,
+    and complete for every replica that is served. What `carried` serves beside the placement is served on: nobody knows
+    yet what is to become of it."""
     models = []
     for name, parts in groupby(placement.serve, key=lambda part: part.model):
         versions = tuple(_build_version(part, runners, hellos) for part in parts)
         models.append(ServedModel(name, choose_default(version.version for version in versions), versions))
-    return Snapshot(version, tuple(models), placement.index)
+    index = list(placement.index)
+    for view in releases:
+        index += view.placement.index
+        if view.default:
+            versions = tuple(_build_version(part, runners, hellos) for part in view.placement.serve)
+            models.append(ServedModel(view.name, view.default, versions, view.split, view.log_sample))
+    if carried is not None:
+        known = {state.name for state in index}
+        models += [model for model in carried.models if model.name not in known]
+        index += [state for state in carried.index if state.name not in known]
+    return Snapshot(version, tuple(models), tuple(index))
+
+
+def served_by_version(snapshot: Snapshot) -> dict[str, dict[str, int]]:
+    """Return which generation of each version of each model a snapshot serves."""
+    return {model.name: {one.version: one.generation for one in model.versions} for model in snapshot.models}
 
 
 def served_generations(snapshot: Snapshot) -> dict[str, int]:

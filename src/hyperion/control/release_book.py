@@ -1,0 +1,154 @@
+"""The store as the release loop sees it: what endpoints are to be, how far their releases are, and what was commanded.
+
+Synchronous and slow (disk, network): the loop calls it in a thread. Every save is one transaction with its ledger
+entries, under the leader's fence, and names the revision that it replaces, so that nothing is decided twice.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from hyperion.control.release_record import Record, decode_record, encode_record
+from hyperion.schema.errors import HyperionError
+from hyperion.schema.model import ModelOptions
+from hyperion.schema.registry import Manifest, VerifiedSpec
+from hyperion.schema.release import PredictionRow
+from hyperion.schema.resource import Endpoint
+from hyperion.store import endpoints, ledger, predictions, registry, rollouts
+from hyperion.store.blobs import Blobs
+from hyperion.store.database import Database
+from hyperion.store.materialise import materialise
+
+
+class Event(Struct, frozen=True):
+    """An entry for the ledger."""
+
+    kind: str
+    subject: str
+    actor: str
+    reason: str = ""
+    before: str = ""
+    after: str = ""
+    detail: dict[str, Any] = {}
+
+
+class Desired(Struct, frozen=True):
+    """One endpoint as it is to be. `manifest` is what its `model` names now; `error` says why it names nothing."""
+
+    endpoint: Endpoint
+    generation: int
+    manifest: Manifest | None = None
+    error: str = ""
+    deleting: bool = False
+
+
+class Page(Struct, frozen=True):
+    """One reading of the store. `commands` are those that nobody has answered, by endpoint."""
+
+    desired: tuple[Desired, ...] = ()
+    records: dict[str, Record] = {}
+    commands: dict[str, tuple[rollouts.CommandRow, ...]] = {}
+
+
+class Change(Struct, frozen=True):
+    """What one look decided for one endpoint: its new record (None: as it was), the entries, the commands done with
+    their outcomes, and whether the endpoint is gone for good."""
+
+    endpoint: str
+    record: Record | None = None
+    events: tuple[Event, ...] = ()
+    done: tuple[tuple[int, str], ...] = ()
+    purge: bool = False
+
+
+class Book:
+    """All of it, over one database and one place for blobs. `trust_pickle` is the operator's word for all versions."""
+
+    def __init__(self, database: Database, blobs: Blobs, artifacts: Path, trust_pickle: bool = False) -> None:
+        self.database = database
+        self._trust_pickle = trust_pickle
+        self._blobs = blobs
+        self._artifacts = artifacts
+
+    def read(self) -> Page:
+        """One consistent reading."""
+        with self.database.read() as tx:
+            commands: dict[str, tuple[rollouts.CommandRow, ...]] = {}
+            for command in rollouts.commands(tx):
+                commands[command.endpoint] = (*commands.get(command.endpoint, ()), command)
+            records = {row.endpoint: decode_record(row.body, row.revision) for row in rollouts.list_(tx)}
+            found: dict[str, Manifest | HyperionError] = {}
+            desired = []
+            for row in endpoints.list_(tx, limit=1_000_000):
+                reference = row.resource.spec.model
+                if reference not in found:
+                    found[reference] = _resolve(tx, reference)
+                named = found[reference]
+                desired.append(
+                    Desired(
+                        row.resource,
+                        row.generation,
+                        None if isinstance(named, HyperionError) else named,
+                        named.message if isinstance(named, HyperionError) else "",
+                        row.deleting,
+                    )
+                )
+            return Page(tuple(desired), records, commands)
+
+    def save(self, changes: Iterable[Change], fence: int | None) -> dict[str, int]:
+        """Make these changes true, all or none, and return the new revisions by endpoint. Raises `Conflict` where a row
+        is not the one that was read, `Fenced` where another control process leads."""
+        revisions = {}
+        with self.database.write(fence) as tx:
+            for change in changes:
+                record = change.record
+                if record is not None:
+                    state = record.state
+                    revisions[change.endpoint] = rollouts.put(
+                        tx,
+                        change.endpoint,
+                        state.rollout_id,
+                        state.state,
+                        encode_record(record),
+                        expected_revision=record.revision,
+                    )
+                for event in change.events:
+                    ledger.append(
+                        tx,
+                        event.kind,
+                        event.subject,
+                        actor=event.actor,
+                        reason=event.reason,
+                        before=event.before,
+                        after=event.after,
+                        detail=event.detail,
+                    )
+                for command_id, outcome in change.done:
+                    rollouts.done(tx, command_id, outcome)
+                if change.purge:
+                    endpoints.purge(tx, change.endpoint)
+        return revisions
+
+    def manifest(self, model: str, version: str) -> Manifest | None:
+        """A version of the registry."""
+        with self.database.read() as tx:
+            return registry.get_manifest(tx, model, version)
+
+    def lay_out(self, manifest: Manifest, name: str, options: ModelOptions) -> VerifiedSpec:
+        """Lay a version's files out for a runner of the endpoint `name`. Raises `HyperionError`."""
+        trusted = self._trust_pickle
+        return materialise(manifest, self._blobs, self._artifacts, name=name, trust_pickle=trusted, options=options)
+
+    def keep_predictions(self, rows: list[PredictionRow], fence: int | None) -> None:
+        """Keep the sampled predictions, for lineage."""
+        with self.database.write(fence) as tx:
+            predictions.put_many(tx, rows)
+
+
+def _resolve(tx: Any, reference: str) -> Manifest | HyperionError:
+    try:
+        return registry.resolve(tx, reference)
+    except HyperionError as error:
+        return error

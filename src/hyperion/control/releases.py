@@ -1,0 +1,368 @@
+"""The releases of all endpoints: at each look, from what is desired, seen and counted, to the next state of each.
+
+Part of the control loop (`control/loop`). Decisions are `policy.rollout`'s; what they change is in the store, with its
+ledger entries, before a gateway or a runner hears of it. Level-triggered: may be killed between any two lines.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from hyperion.control.evidence import Evidence
+from hyperion.control.probes import Probes
+from hyperion.control.release_aim import aim
+from hyperion.control.release_book import Book, Change, Desired, Event, Page
+from hyperion.control.release_record import Record, Runtime
+from hyperion.control.release_view import ReleaseView
+from hyperion.control.specs import choose_options
+from hyperion.policy.placement import BROKEN, SERVED, SeenReplica
+from hyperion.policy.placement_release import ReleasePlacement, WantedTrack, place_release
+from hyperion.policy.rollout import decide, kept_versions, split_of
+from hyperion.policy.rollout_state import Command, Observed
+from hyperion.schema.errors import Conflict, HyperionError
+from hyperion.schema.registry import VerifiedSpec
+from hyperion.schema.snapshot import ModelState
+from hyperion.store.rollouts import CommandRow
+
+SAVE_S: Final = 1.0  # evidence that changes nothing else is saved this often
+REREAD_S: Final = 5.0  # what another process may have written is found this late
+IDLE_LOOK_S: Final = 5.0
+CANDIDATE: Final = {SERVED: "ready", BROKEN: "broken"}
+
+
+class Releases:
+    """Owns the records between looks. All methods run on the event loop's thread.
+
+    `outcomes` holds what became of the last commands, by id; `next_look` is when something is due, in seconds since
+    1970. `new_id` makes the ids of rollouts.
+    """
+
+    def __init__(
+        self,
+        book: Book,
+        evidence: Evidence,
+        probes: Probes,
+        new_id: Callable[[], str],
+        log: Callable[[str], None],
+        wake: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.book = book
+        self.evidence = evidence
+        self.fence: int | None = None
+        self.outcomes: dict[int, str] = {}
+        self.next_look = 0.0
+        self.views: tuple[ReleaseView, ...] = ()
+        self._probes = probes
+        self._new_id = new_id
+        self._log = log
+        self._wake = wake
+        self._clock = clock
+        self._page = Page()
+        self._records: dict[str, Record] = {}
+        self._saved_at: dict[str, float] = {}
+        self._stale = True
+        self._read_at = 0.0
+        self._specs: dict[tuple[str, Runtime], VerifiedSpec | str] = {}
+        self._laying: dict[tuple[str, Runtime], asyncio.Task[None]] = {}
+        self._said: dict[str, str] = {}
+
+    def invalidate(self) -> None:
+        """Somebody wrote to the store: read it again at the next look, and look soon."""
+        self._stale = True
+        self._wake()
+
+    def record(self, endpoint: str) -> Record | None:
+        """How far the endpoint's release is."""
+        return self._records.get(endpoint)
+
+    async def look(
+        self,
+        seen: Sequence[SeenReplica],
+        serving: Mapping[str, Mapping[str, int]],
+        acknowledged: Mapping[str, int],
+    ) -> tuple[ReleaseView, ...]:
+        """Decide for every endpoint, save, and return what is to be served and run.
+
+        `serving` has, by endpoint and version, the generation that is published; `acknowledged` the epoch that all
+        gateways run. Where the store cannot be written, what was decided last goes on.
+        """
+        now = self._clock()
+        if self._stale or now - self._read_at > REREAD_S or now < self._read_at:
+            await self._read(now)
+        replicas: dict[str, list[SeenReplica]] = {}
+        for replica in seen:
+            replicas.setdefault(replica.model, []).append(replica)
+        changes: list[Change] = []
+        views: list[ReleaseView] = []
+        dues: list[float] = [now + IDLE_LOOK_S]
+        for desired in self._page.desired:
+            name = desired.endpoint.metadata.name
+            looked = _Look(self, desired, replicas.get(name, []), serving.get(name, {}), acknowledged.get(name, 0), now)
+            view, change, due = looked.run()
+            views.append(view)
+            dues.append(due)
+            if change is not None:
+                changes.append(change)
+        if changes and not await self._save(changes, now):
+            return self.views
+        await self._keep_predictions()
+        self.next_look = min(dues)
+        self.views = tuple(views)
+        return self.views
+
+    async def _read(self, now: float) -> None:
+        self._stale = False
+        try:
+            self._page = await asyncio.to_thread(self.book.read)
+        except HyperionError as error:
+            self._stale = True
+            self.say("store", f"the store cannot be read; what was read last holds: {error.message}")
+            return
+        self._read_at = now
+        for name, record in self._page.records.items():
+            mine = self._records.get(name)
+            if mine is None or mine.revision != record.revision:
+                self._records[name] = record
+
+    async def _save(self, changes: list[Change], now: float) -> bool:
+        try:
+            revisions = await asyncio.to_thread(self.book.save, changes, self.fence)
+        except Conflict:
+            self._stale = True  # another writer was first; decide again from what it wrote
+            self._records = {}
+            self._wake()
+            return False
+        for change in changes:
+            if change.record is not None:
+                revision = revisions[change.endpoint]
+                self._records[change.endpoint] = msgspec.structs.replace(change.record, revision=revision)
+                self._saved_at[change.endpoint] = now
+            if change.purge:
+                self._records.pop(change.endpoint, None)
+                self.evidence.forget(change.endpoint, 1 << 62)
+            for event in change.events:
+                self._log(f"{event.subject}: {event.kind}" + (f": {event.reason}" if event.reason else ""))
+            for command_id, outcome in change.done:
+                self.outcomes[command_id] = outcome
+        if any(change.done or change.purge for change in changes):
+            self._stale = True
+        while len(self.outcomes) > 1_000:
+            del self.outcomes[next(iter(self.outcomes))]
+        return True
+
+    async def _keep_predictions(self) -> None:
+        rows = self.evidence.take_predictions()
+        if rows:
+            try:
+                await asyncio.to_thread(self.book.keep_predictions, rows, self.fence)
+            except HyperionError as error:
+                self.say("predictions", f"{len(rows)} sampled predictions were not kept: {error.message}")
+
+    def say(self, subject: str, message: str) -> None:
+        """Log it once, not at every look."""
+        if self._said.get(subject) != message:
+            self._said[subject] = message
+            self._log(message)
+
+    def is_due(self, endpoint: str, now: float) -> bool:
+        """Whether evidence alone is to be saved again."""
+        return now - self._saved_at.get(endpoint, 0.0) >= SAVE_S
+
+    def commands(self, endpoint: str) -> tuple[CommandRow, ...]:
+        """Those that wait for an outcome."""
+        rows = self._page.commands.get(endpoint, ())
+        return tuple(row for row in rows if row.id not in self.outcomes)
+
+    def spec_of(self, endpoint: str, runtime: Runtime, desired: Desired) -> VerifiedSpec | str | None:
+        """The version laid out for its runner, why it cannot be, or None while that is being done."""
+        key = (endpoint, runtime)
+        found = self._specs.get(key)
+        if found is None and key not in self._laying:
+            self._laying[key] = asyncio.ensure_future(self._lay_out(key, desired))
+        return found
+
+    async def _lay_out(self, key: tuple[str, Runtime], desired: Desired) -> None:
+        endpoint, runtime = key
+        try:
+            self._specs[key] = await asyncio.to_thread(_lay_out, self.book, endpoint, runtime, desired)
+        except HyperionError as error:
+            self._specs[key] = error.message
+        except OSError as error:
+            self._specs[key] = f"{runtime.model}@{runtime.version}: its files cannot be laid out: {error.strerror}"
+        finally:
+            del self._laying[key]
+            self._wake()
+
+    @property
+    def probes(self) -> Probes:
+        """Smoke requests and queries that run beside the looks."""
+        return self._probes
+
+    def new_rollout_id(self) -> str:
+        """An id that no other rollout has."""
+        return self._new_id()
+
+
+def _lay_out(book: Book, endpoint: str, runtime: Runtime, desired: Desired) -> VerifiedSpec:
+    manifest = desired.manifest
+    if manifest is None or (manifest.model, manifest.version) != (runtime.model, runtime.version):
+        manifest = book.manifest(runtime.model, runtime.version)
+    if manifest is None:
+        raise HyperionError(f"{runtime.model}@{runtime.version} is no longer in the registry")
+    return book.lay_out(manifest, endpoint, choose_options(manifest.options, desired.endpoint.spec))
+
+
+class _Look:
+    """One endpoint at one look."""
+
+    def __init__(
+        self,
+        owner: Releases,
+        desired: Desired,
+        seen: list[SeenReplica],
+        serving: Mapping[str, int],
+        acknowledged: int,
+        now: float,
+    ) -> None:
+        self.owner = owner
+        self.desired = desired
+        self.name = desired.endpoint.metadata.name
+        self.seen = seen
+        self.serving = serving
+        self.acknowledged = acknowledged
+        self.now = now
+        self.specs: dict[str, VerifiedSpec] = {}
+
+    def run(self) -> tuple[ReleaseView, Change | None, float]:
+        """Return what is to be, what is to be saved, and when to look again."""
+        if self.desired.deleting:
+            return self._delete()
+        old = self.owner.record(self.name)
+        commands = self.owner.commands(self.name)
+        forced = next((row for row in commands if row.verb == "restart"), None)
+        record, events = aim(self.desired, old, self.now, self.owner.new_rollout_id, forced)
+        if self.desired.error:
+            self.owner.say(self.name, f"{self.name}: {self.desired.error}")
+        if record is None:
+            return self._nothing(commands)
+        record, more, done, due = self._decide(record, commands)
+        events = (*events, *more)
+        if record.state.rollout_id != (old.state.rollout_id if old else ""):
+            self.owner.evidence.forget(self.name, record.state.epoch)
+        view = self._view(record)
+        change = None
+        if events or done or old is None or _differs(old, record) or self._is_stale(old, record):
+            change = Change(self.name, record, events, done)
+        return view, change, due
+
+    def _decide(
+        self, record: Record, commands: tuple[CommandRow, ...]
+    ) -> tuple[Record, tuple[Event, ...], tuple[tuple[int, str], ...], float]:
+        spec = self.desired.endpoint.spec
+        state, events, done = record.state, [], []
+        observed = self._observe(record)
+        due = self.now + IDLE_LOOK_S
+        for row in (*commands, None):
+            if row is not None and row.verb == "restart":
+                done.append((row.id, "a new rollout has begun"))
+                continue
+            command = None if row is None else Command(row.verb, row.actor, row.reason)
+            decision = decide(spec.rollout, spec.slo, state, observed, self.now, command)
+            actor, reason = (row.actor, row.reason) if row is not None else ("control", decision.reason)
+            events += [Event(kind, self.name, actor, reason, detail=detail) for kind, detail in decision.events]
+            if row is not None:
+                done.append((row.id, decision.reason))
+            state, due = decision.state, decision.next_look
+        return msgspec.structs.replace(record, state=state), tuple(events), tuple(done), due
+
+    def _observe(self, record: Record) -> Observed:
+        state = record.state
+        outcomes = self._place(record).outcomes
+        candidate = outcomes.get(state.to_version)
+        stable = outcomes.get(state.from_version)
+        rollout = self.desired.endpoint.spec.rollout
+        first = state.epochs[0].epoch if state.epochs else state.epoch
+        smoke = ""
+        if candidate is not None and candidate.verdict == SERVED and state.strategy == "blue-green":
+            names = [r.name for r in self.seen if r.version == state.to_version]
+            smoke = self.owner.probes.smoke(self.name, state.rollout_id, rollout.smoke, names)
+        return Observed(
+            candidate=CANDIDATE.get(candidate.verdict, "loading") if candidate else "loading",
+            candidate_reason=candidate.reason if candidate else "",
+            stable_ready=stable is not None and stable.verdict == SERVED,
+            counts=self.owner.evidence.counts(self.name, first),
+            pairs=self.owner.evidence.pairs(self.name, first),
+            sample=self.owner.evidence.sample(self.name, first),
+            queries=self.owner.probes.queries(self.name, rollout.halt.query, self.now) if _is_open(record) else (),
+            smoke=smoke,
+            acknowledged_epoch=self.acknowledged,
+        )
+
+    def _place(self, record: Record) -> ReleasePlacement:
+        labels = kept_versions(record.state, self.now)
+        tracks, ready = [], set()
+        for label in labels:
+            runtime = record.kept.runtimes.get(label)
+            if runtime is None:
+                continue
+            found = self.owner.spec_of(self.name, runtime, self.desired)
+            error = found if isinstance(found, str) else ""
+            replicas = self.desired.endpoint.spec.replicas.min
+            if isinstance(found, VerifiedSpec):
+                self.specs[label] = found
+                ready.add(label)
+                replicas = found.spec.options.replicas
+            tracks.append(WantedTrack(label, runtime.generation, replicas, error))
+        placed = place_release(self.name, tracks, self.seen, self.serving)
+        return msgspec.structs.replace(placed, start=tuple(new for new in placed.start if new.version in ready))
+
+    def _view(self, record: Record) -> ReleaseView:
+        spec = self.desired.endpoint.spec
+        placement = self._place(record)
+        served = {part.version for part in placement.serve}
+        split = split_of(spec.rollout, record.state)
+        default = split.tracks[0].version if split.tracks else ""
+        counts = len(split.tracks) > 1 or split.shadow or split.sampling
+        if default not in served:
+            default = next(iter(sorted(served)), "")
+        return ReleaseView(
+            self.name,
+            placement,
+            self.specs,
+            default,
+            split if counts and default else None,
+            spec.log.sample,
+            record.state.epoch,
+        )
+
+    def _nothing(self, commands: tuple[CommandRow, ...]) -> tuple[ReleaseView, Change | None, float]:
+        index = (ModelState(self.name, "", "UNAVAILABLE", self.desired.error),)
+        empty = ReleasePlacement((), (), (), {}, index)
+        done = tuple((row.id, f"refused: {self.desired.error}") for row in commands)
+        change = Change(self.name, done=done) if done else None
+        return ReleaseView(self.name, empty, {}), change, self.now + IDLE_LOOK_S
+
+    def _delete(self) -> tuple[ReleaseView, Change | None, float]:
+        placement = place_release(self.name, [], self.seen, {})
+        change = None
+        if not self.seen:
+            done = tuple((row.id, "refused: the endpoint is deleted") for row in self.owner.commands(self.name))
+            change = Change(self.name, done=done, purge=True)
+        return ReleaseView(self.name, placement, {}), change, self.now + 0.2
+
+    def _is_stale(self, old: Record, new: Record) -> bool:
+        return old.state != new.state and self.owner.is_due(self.name, self.now)
+
+
+def _differs(old: Record, new: Record) -> bool:
+    """Whether there is more to save than evidence."""
+    keys = ("state", "stage", "weight", "epoch", "verdict", "rollout_id", "slow_ns", "bins")
+    return old.kept != new.kept or any(getattr(old.state, key) != getattr(new.state, key) for key in keys)
+
+
+def _is_open(record: Record) -> bool:
+    return record.state.state in ("shadow", "canary", "blue-green", "paused")
