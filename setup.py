@@ -40,6 +40,7 @@ HOT = (
     "gateway/pipeline",
     "gateway/pool",
     "gateway/route",
+    "gateway/shadow",
     "gateway/split",
     "policy/admission",
     "policy/batching",

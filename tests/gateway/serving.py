@@ -5,6 +5,7 @@ import functools
 import io
 import itertools
 import json
+import random
 import socket
 import ssl
 import time
@@ -15,6 +16,8 @@ from typing import Any
 import msgspec
 import uvloop
 
+from hyperion.gateway.counts import Counts
+from hyperion.gateway.grpc_status import CODES as GRPC_CODES
 from hyperion.gateway.http import HttpEdge
 from hyperion.gateway.http_routes import HttpRoutes
 from hyperion.gateway.http_status import CODES
@@ -23,6 +26,7 @@ from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.process import MIN_SLOT_BYTES
 from hyperion.gateway.route import Router
 from hyperion.schema.config import GatewayConfig
+from hyperion.schema.release import Split, TrackCounts
 from hyperion.schema.snapshot import ModelState, ServedModel, ServedVersion, Snapshot
 from hyperion.telemetry.logs import EventLog
 from hyperion.telemetry.metrics import Metrics, render
@@ -130,9 +134,12 @@ class Serving:
         self.log_stream = io.StringIO()
         self.metrics = Metrics()
         log = EventLog("gateway 0", "json", self.log_stream)
-        self.router = Router(self._make_pool, log)
+        self.counts = Counts(random.Random(3).random)
+        self.router = Router(self._make_pool, log, self.counts, random.Random(7).random)
         self.changes: list[tuple[str, Any]] = []
-        self.pipeline = Pipeline(self.router, {"http": CODES}, self._change, self.metrics, log, "id-", access_log)
+        self.pipeline = Pipeline(
+            self.router, {"http": CODES, "grpc": GRPC_CODES}, self._change, self.metrics, log, "id-", access_log
+        )
         self.metrics.add_gauges(self.pipeline.gauges)
         self.routes = HttpRoutes(self.pipeline, WireLimits(max_body_bytes=config.max_body_bytes), self._scrape, log)
         routes = self.routes
@@ -176,6 +183,19 @@ class Serving:
         served = tuple(ServedModel(name, version.version, (version,)) for name, version in models)
         await self.router.apply(Snapshot(next(self._versions), served, index))
 
+    async def release(
+        self, split: Split | None, *versions: ServedVersion, model: str = "obedient", log_sample: float = 0.0
+    ) -> None:
+        """Moves to a snapshot of one endpoint with a split; returns when each version has a replica."""
+        served = ServedModel(model, versions[0].version, versions, split, log_sample)
+        await self.router.apply(Snapshot(next(self._versions), (served,)))
+        for version in versions:
+            assert await self.router.table.find(model, version.version).wait_connected(20)
+
+    def tracks(self) -> dict[tuple[int, str, bool], TrackCounts]:
+        """What was counted, by epoch, version and whether it is the shadow's."""
+        return {(one.epoch, one.version, one.shadow): one for one in self.counts.content(0)[0]}
+
     def pool(self, model: str = "obedient") -> VersionPool:
         return self.router.table.find(model, "")
 
@@ -211,6 +231,7 @@ class Serving:
         while True:
             await asyncio.sleep(LOOK_S)
             self.pipeline.look_at_deadlines()
+            self.counts.settle()
 
     def tick(self, seconds: float = 0.0) -> None:
         """The edge's clock, so many seconds on."""

@@ -1,17 +1,68 @@
-"""Whether a call fits the model's signature, and the key that says with which other calls it may be merged.
+"""Whether a call is admitted to a pool: if it fits the model's signature and its queue, and the key that says with
+which other calls it may be merged.
 
-Called by `gateway/pipeline`. A key that was checked once is remembered with its pool, so that the usual request costs
-one look-up.
+Called by `gateway/pipeline` for callers, by `gateway/shadow` for copies. A key that was checked once is remembered with
+its pool, so that the usual request costs one look-up.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from hyperion.gateway.pending import PendingCall
+from hyperion.gateway.pool import MAX_STREAMS, VersionPool
+from hyperion.policy.admission import refusal, retry_after_s
 from hyperion.schema.call import InferenceCall, Tensor
-from hyperion.schema.errors import SchemaMismatch
+from hyperion.schema.errors import Overloaded, SchemaMismatch
 from hyperion.schema.model import Signature, TensorSpec
 
 MAX_KNOWN_KEYS: Final = 256
+
+
+def admit(pool: VersionPool, pending: PendingCall, timeout_ns: int) -> None:
+    """Checks the call and fills in what the queue sorts and counts by. `timeout_ns` is the transport's, 0 for none.
+    Raises SchemaMismatch or Overloaded."""
+    call = pending.call
+    key = merge_key(call, pending.stream)
+    rows = count_rows(call) if pool.batched else 1
+    known = pool.known_keys.get(key)
+    if known is not None:
+        key = known
+    else:
+        check_call(call, pool.signature, pending.stream)
+        # Parameters are any text of the caller's; remembered keys must not hold it.
+        if (pool.batched or pending.stream) and not call.parameters:
+            if len(pool.known_keys) >= MAX_KNOWN_KEYS:
+                pool.known_keys.clear()
+            pool.known_keys[key] = pool.next_key
+            key = pool.next_key
+            pool.next_key += 1
+    pending.key = key
+    pending.rows = rows
+    size_bytes = 0
+    for tensor in call.inputs:
+        data = tensor.data
+        size_bytes += len(data) if isinstance(data, bytes) else memoryview(data).nbytes
+    pending.size_bytes = size_bytes
+    budget_ns = pool.deadline_ns
+    if timeout_ns and timeout_ns < budget_ns:
+        budget_ns = timeout_ns
+    if call.timeout_ns and call.timeout_ns < budget_ns:
+        budget_ns = call.timeout_ns
+    pending.deadline_ns = pending.received_ns + budget_ns
+    if pending.stream or pool.wait_matters:
+        state = pool.queue_state()
+        reason = refusal(state, pool.curve, pending.deadline_ns - time.monotonic_ns())
+        if pending.stream and pool.streams >= MAX_STREAMS * max(state.replicas, 1):
+            reason = f"{pool.streams} streams are open"
+        if reason:
+            raise overloaded(pool, reason)
+
+
+def overloaded(pool: VersionPool, reason: str) -> Overloaded:
+    """The refusal, with the time after which it is worth coming again."""
+    after_s = retry_after_s(pool.queue_state(), pool.curve)
+    return Overloaded(f'model "{pool.model}" is overloaded: {reason}', retry_after_s=after_s)
 
 
 def merge_key(call: InferenceCall, stream: bool) -> object:

@@ -232,7 +232,7 @@ class Counts:
         self.acknowledged = 0
         self.live = False  # a release is under way: control wants to know at once
         self.endpoints: frozenset[str] = frozenset()
-        self.pair_books: dict[tuple[str, int], Callable[[], PairCounts]] = {}
+        self.mirrors: dict[tuple[str, int], Mirror] = {}
 
     # --- for the router ---
 
@@ -329,7 +329,7 @@ class Counts:
         tallies = [tally for tally in self._tallies.values() if tally.requests]
         samples = [sample for sample in [tally.sample() for tally in tallies if tally.sampling] if sample is not None]
         rows = tuple(self._predictions) if len(self._predictions) <= most else tuple(self._predictions)[:most]
-        pairs = tuple([told() for told in self.pair_books.values()])
+        pairs = tuple([mirror.pairs.counts() for mirror in self.mirrors.values()])
         return tuple([tally.counts() for tally in tallies]), pairs, tuple(samples), rows
 
     def acknowledge(self, revision: int, predictions_taken: int) -> None:
@@ -350,4 +350,4 @@ class Counts:
         for key in [key for key, tally in self._tallies.items() if key[1] in old[key[0]]]:
             if self._tallies[key].revision <= revision:
                 del self._tallies[key]
-                self.pair_books.pop((key[0], key[1]), None)
+                self.mirrors.pop((key[0], key[1]), None)

@@ -9,6 +9,8 @@ from hyperion.schema.errors import HyperionError
 if TYPE_CHECKING:
     from hyperion.gateway.counts import Tally
 
+SHADOW = "shadow"  # in place of a protocol: nobody waits for the answer
+
 
 class Reply(Protocol):
     """The edge's side of one call; called on the event loop's thread."""

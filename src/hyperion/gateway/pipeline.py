@@ -8,11 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from hyperion.gateway.admit import MAX_KNOWN_KEYS, check_call, count_rows, merge_key
-from hyperion.gateway.pending import UNHEARD, PendingCall, Reply
-from hyperion.gateway.pool import MAX_STREAMS, VersionPool
+from hyperion.gateway.admit import admit, overloaded
+from hyperion.gateway.pending import SHADOW, UNHEARD, PendingCall, Reply
+from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.route import Router
-from hyperion.policy.admission import refusal, retry_after_s
+from hyperion.policy.admission import refusal
 from hyperion.schema.call import InferenceCall
 from hyperion.schema.errors import HyperionError, NotReady, Overloaded
 from hyperion.schema.events import BatchRecord, RequestRecord
@@ -81,7 +81,7 @@ class Pipeline:
             budget_ns = timeout_ns
         reason = refusal(pool.queue_state(), pool.curve, received_ns + budget_ns - time.monotonic_ns())
         if reason:
-            raise self._refuse(pool, reason)
+            raise overloaded(pool, reason)
 
     def submit(
         self,
@@ -114,11 +114,11 @@ class Pipeline:
             watch = pool.watch
             if watch is None:
                 pending.served = pool.served.version
-                self._admit(pool, pending, timeout_ns)
+                admit(pool, pending, timeout_ns)
             else:
                 pool = watch.settle_on(call, pool)
                 pending.served = pool.served.version
-                self._admit(pool, pending, timeout_ns)
+                admit(pool, pending, timeout_ns)
                 pending.tally = watch.tally_of(call, pool)
         except HyperionError as error:
             pending.done = True
@@ -131,48 +131,6 @@ class Pipeline:
             return pending
         pool.enqueue(pending)
         return pending
-
-    def _admit(self, pool: VersionPool, pending: PendingCall, timeout_ns: int) -> None:
-        """Checks the call and fills in what the queue sorts and counts by. Raises HyperionError."""
-        call = pending.call
-        key = merge_key(call, pending.stream)
-        rows = count_rows(call) if pool.batched else 1
-        known = pool.known_keys.get(key)
-        if known is not None:
-            key = known
-        else:
-            check_call(call, pool.signature, pending.stream)
-            # Parameters are any text of the caller's; remembered keys must not hold it.
-            if (pool.batched or pending.stream) and not call.parameters:
-                if len(pool.known_keys) >= MAX_KNOWN_KEYS:
-                    pool.known_keys.clear()
-                pool.known_keys[key] = pool.next_key
-                key = pool.next_key
-                pool.next_key += 1
-        pending.key = key
-        pending.rows = rows
-        size_bytes = 0
-        for tensor in call.inputs:
-            data = tensor.data
-            size_bytes += len(data) if isinstance(data, bytes) else memoryview(data).nbytes
-        pending.size_bytes = size_bytes
-        budget_ns = pool.deadline_ns
-        if timeout_ns and timeout_ns < budget_ns:
-            budget_ns = timeout_ns
-        if call.timeout_ns and call.timeout_ns < budget_ns:
-            budget_ns = call.timeout_ns
-        pending.deadline_ns = pending.received_ns + budget_ns
-        if pending.stream or pool.wait_matters:
-            state = pool.queue_state()
-            reason = refusal(state, pool.curve, pending.deadline_ns - time.monotonic_ns())
-            if pending.stream and pool.streams >= MAX_STREAMS * max(state.replicas, 1):
-                reason = f"{pool.streams} streams are open"
-            if reason:
-                raise self._refuse(pool, reason)
-
-    def _refuse(self, pool: VersionPool, reason: str) -> HyperionError:
-        after_s = retry_after_s(pool.queue_state(), pool.curve)
-        return Overloaded(f'model "{pool.model}" is overloaded: {reason}', retry_after_s=after_s)
 
     def refused(self, protocol: str, model: str, request_id: str, received_ns: int, error: HyperionError) -> None:
         """Records a request that ended at the edge: it could not be decoded, or `find` refused it."""
@@ -191,6 +149,8 @@ class Pipeline:
         """For the pools: one call has ended. Those that a batch answered have been counted by then."""
         if pending.tally is not None and (error is not None or pending.stream):
             pending.tally.ended(pending, error, now_ns - pending.received_ns)
+        if pending.protocol == SHADOW:
+            return
         self._record(
             *self._labels_of(pending),
             pending.protocol,
@@ -213,6 +173,8 @@ class Pipeline:
                     self.finished(each, None, formed_ns - each.received_ns, compute_ns, back_ns)
                 answered = []
                 break
+        if protocol == SHADOW:
+            answered = []
         self._metrics.record_batch(
             BatchRecord(
                 pool.model,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from hyperion.gateway.batch import WaitingQueue
 from hyperion.gateway.connect import keep_connected
 from hyperion.gateway.dispatch import Batch, ReplicaLink, internal_error
-from hyperion.gateway.pending import UNHEARD, PendingCall
+from hyperion.gateway.pending import SHADOW, UNHEARD, PendingCall
 from hyperion.policy.admission import QueueState
 from hyperion.policy.batching import BatchLimits, hold_ns, open_for_ns
 from hyperion.policy.crash import plan_after_crash
@@ -226,6 +226,9 @@ class VersionPool:
         self._backlog_ns = 0
         self.epoch += 1
         for batch in held:
+            for pending in batch.calls:
+                if pending.protocol == SHADOW:  # a copy is tried once
+                    self._fail(pending, RunnerLost("the replica died while it held the copy"), batch)
             if batch.stream and batch.calls[0].parts:
                 error = RunnerLost("the replica died in the middle of the stream; send the request again")
                 self._fail(batch.calls[0], error, batch)

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from hyperion.gateway.counts import Counts, Tally
 from hyperion.gateway.pool import VersionPool
+from hyperion.gateway.shadow import Mirror
 from hyperion.gateway.split import SplitRoute, Watch
 from hyperion.schema.errors import NotReady, UnknownModel
 from hyperion.schema.release import Split
@@ -245,6 +246,7 @@ def _make_watch(
     split = model.split
     if split is not None and route is not None:
         control = split.tracks[0].version
+        mirror = _make_mirror(model, split, versions, counts)
         for track in split.tracks:
             pool = versions.get(track.version)
             if pool is not None:
@@ -252,9 +254,26 @@ def _make_watch(
                     model.name, pool.served, split, sampling=track.version == control and split.sampling
                 )
                 tally.log_sample = model.log_sample
+                tally.mirror = mirror
                 tallies[track.version] = tally
     if model.log_sample > 0:
         for version, pool in versions.items():
             logs[version] = log = counts.log_only(model.name, pool.served)
             log.log_sample = model.log_sample
     return Watch(route, tallies, logs)
+
+
+def _make_mirror(
+    model: ServedModel, split: Split, versions: Mapping[str, VersionPool], counts: Counts
+) -> Mirror | None:
+    """What copies requests to the shadow, where the split has one; one per epoch, whatever becomes of the pools."""
+    pool = versions.get(split.shadow)
+    if pool is None or split.shadow_share <= 0:
+        return None
+    tally = counts.tally(model.name, pool.served, split, shadow=True)
+    tally.log_sample = model.log_sample
+    mirror = counts.mirrors.get((model.name, split.epoch))
+    if mirror is None:
+        mirror = counts.mirrors[model.name, split.epoch] = Mirror(counts, model.name, split, tally, pool)
+    mirror.pool = pool
+    return mirror
