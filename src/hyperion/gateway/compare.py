@@ -79,7 +79,8 @@ def _compare_tensors(one: Tensor, other: Tensor) -> tuple[bool, bool, float]:
     if kind_of(one) == LABEL:
         flips = not bool(same.all())
     else:
-        flips = a.shape[1] > 1 and bool((a.argmax(axis=1) != b.argmax(axis=1)).any())
+        # Where two classes are as good as equal, one or the other may be ahead without a change of mind.
+        flips = differs and a.shape[1] > 1 and bool((a.argmax(axis=1) != b.argmax(axis=1)).any())
     return flips, differs, float(distance.max(initial=0.0))
 
 

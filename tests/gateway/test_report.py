@@ -1,0 +1,117 @@
+"""Control learns what was counted, whatever becomes of it in between."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from msgspec import structs
+
+from hyperion.gateway.report import Reporter
+from hyperion.schema.release import GatewayReport, Split, Track
+from hyperion.schema.snapshot import ServedVersion
+from hyperion.wire.link import Decoder, Done, Report, encode
+from tests.gateway.serving import Serving, infer, on_uvloop, serving
+
+SPLIT = Split(1, "salt", (Track("1", 0.5), Track("2", 0.5)))
+
+
+class Control:
+    """As much of control as takes reports; `deaf` answers none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.reports: list[GatewayReport] = []
+        self.deaf = False
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, str(self.path))
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        decoder = Decoder()
+        while data := await reader.read(1 << 16):
+            for message in decoder.feed(data):
+                assert isinstance(message, Report)
+                self.reports.append(message.report)
+                if self.deaf:
+                    writer.close()
+                    return
+                writer.write(encode(Done()))
+        writer.close()
+
+
+@asynccontextmanager
+async def reporting(gateway: Serving, path: Path) -> AsyncIterator[Reporter]:
+    reporter = Reporter(path, 3, gateway.counts, gateway.metrics.count_dropped)
+    task = asyncio.create_task(reporter.run())
+    try:
+        yield reporter
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def requests_in(report: GatewayReport) -> int:
+    return sum(track.requests for track in report.counts)
+
+
+@on_uvloop
+async def test_reports_are_cumulative_and_come_only_with_news(obedient: ServedVersion, tmp_path: Path) -> None:
+    control = Control(tmp_path / "c.sock")
+    await control.start()
+    async with serving(access_log=False) as gateway, reporting(gateway, control.path) as reporter:
+        await gateway.release(SPLIT, obedient, structs.replace(obedient, version="2"))
+        loop = asyncio.get_running_loop()
+        for total in (1, 2, 3):
+            assert (await gateway.ask(infer("x"))).status == 200
+            asked_s = loop.time()
+            await gateway.until(lambda total=total: control.reports and requests_in(control.reports[-1]) == total)  # type: ignore[misc]
+            assert loop.time() - asked_s < 1.0
+        heard = len(control.reports)
+        assert {(report.incarnation, report.worker) for report in control.reports} == {(reporter.incarnation, 3)}
+        await asyncio.sleep(0.35)
+        assert len(control.reports) == heard
+    await control.stop()
+
+
+@on_uvloop
+async def test_while_control_is_away_everything_is_kept_and_predictions_come_once_it_says_so(
+    obedient: ServedVersion, tmp_path: Path
+) -> None:
+    control = Control(tmp_path / "c.sock")
+    async with serving(access_log=False) as gateway, reporting(gateway, control.path):
+        await gateway.release(SPLIT, obedient, structs.replace(obedient, version="2"), log_sample=1.0)
+        for number in range(5):
+            assert (await gateway.ask(infer("x", x_request_id=f"id{number}"))).status == 200
+        ids = [f"id{number}" for number in range(5)]
+        control.deaf = True
+        await control.start()
+        await gateway.until(lambda: len(control.reports) >= 2)
+        control.deaf = False
+        for report in control.reports:
+            assert requests_in(report) == 5
+            assert [row.id for row in report.predictions] == ids
+        await gateway.until(lambda: gateway.counts.revision == gateway.counts.acknowledged)
+        assert (await gateway.ask(infer("x", x_request_id="last"))).status == 200
+        await gateway.until(lambda: requests_in(control.reports[-1]) == 6)
+        assert [row.id for row in control.reports[-1].predictions] == ["last"]
+    await control.stop()
+
+
+@on_uvloop
+async def test_an_endpoint_without_a_split_says_nothing(obedient: ServedVersion, tmp_path: Path) -> None:
+    control = Control(tmp_path / "c.sock")
+    await control.start()
+    async with serving(("obedient", obedient), access_log=False) as gateway, reporting(gateway, control.path):
+        assert (await gateway.ask(infer("x"))).status == 200
+        await asyncio.sleep(0.25)
+        assert control.reports == []
+        assert gateway.pool().counts is None
+    await control.stop()
