@@ -1,6 +1,6 @@
 """The declarative resources, as `apply` takes them: the fields that this Hyperion does, and no others."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -125,7 +125,7 @@ class Smoke(Struct, frozen=True, forbid_unknown_fields=True):
     """Requests (V2 JSON) that a blue-green candidate has to answer before the switch; () makes them from its
     signature."""
 
-    requests: tuple[dict[str, object], ...] = ()
+    requests: tuple[dict[str, Any], ...] = ()
     count: int = 10
 
 
