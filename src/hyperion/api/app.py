@@ -1,15 +1,20 @@
-"""The management API: FastAPI over what control knows. Reads, and asks for loads and unloads; decides nothing."""
+"""The management API: FastAPI over what control knows and what the desk does. Decides nothing."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path
-from fastapi.requests import Request
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+import msgspec
+from fastapi import APIRouter, FastAPI, Path
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from pydantic.json_schema import models_json_schema
 
 from hyperion import __version__
-from hyperion.api.guard import Guard
+from hyperion.api.callers import Deployer, Reader
+from hyperion.api.guard import FindKey, Guard
 from hyperion.api.metrics import collect_metrics
 from hyperion.api.pages import write_docs_page, write_status_page
+from hyperion.api.problems import RESPONSES, add_problem_handlers
 from hyperion.api.records import (
     Management,
     ModelView,
@@ -21,12 +26,13 @@ from hyperion.api.records import (
     view_processes,
     view_replicas,
 )
-from hyperion.schema.errors import HyperionError, UnknownModel
+from hyperion.api.routes_audit import add_key_routes, add_ledger_routes
+from hyperion.api.routes_endpoints import add_endpoint_routes
+from hyperion.api.routes_registry import add_blob_routes, add_registry_routes
+from hyperion.api.routes_rollouts import add_rollout_routes
+from hyperion.schema.errors import UnknownModel
+from hyperion.schema.resource import Endpoint
 
-_STATUSES = {"unknown_model": 404, "model_refused": 422, "unsupported": 400, "invalid_config": 400, "not_ready": 503}
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem} for status in (400, 401, 403, 404, 422, 500, 503)
-}
 # The pages are whole in themselves; nothing of them may come from, or go to, another host.
 _PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -45,21 +51,57 @@ def make_app(management: Management, token: str, names: tuple[str, ...]) -> Fast
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
-        responses=_PROBLEMS,
+        responses=RESPONSES,
     )
-    app.add_middleware(Guard, token=token, names=names)
-    app.add_exception_handler(HyperionError, _answer_problem)
+    app.add_middleware(Guard, token=token, names=names, find_key=_make_finder(management))
+    add_problem_handlers(app)
     _add_reads(app, management)
     _add_commands(app, management)
+    for tag, add_routes in _GROUPS:
+        router = APIRouter(prefix="/api/v1", tags=[tag])
+        add_routes(router, management)
+        app.include_router(router)
     _add_open_routes(app, management)
+    _complete_document(app)
     return app
 
 
-async def _answer_problem(_request: Request, error: Exception) -> Response:
-    if not isinstance(error, HyperionError):
-        raise error
-    headers = {"retry-after": "1"} if error.retryable else None
-    return JSONResponse({"error": error.message, "code": error.code}, _STATUSES.get(error.code, 500), headers)
+_GROUPS = (
+    ("endpoints", add_endpoint_routes),
+    ("rollouts", add_rollout_routes),
+    ("registry", add_registry_routes),
+    ("registry", add_blob_routes),
+    ("keys", add_key_routes),
+    ("ledger", add_ledger_routes),
+)
+
+
+def _make_finder(management: Management) -> FindKey:
+    async def find(secret: str) -> tuple[str, Iterable[str]] | None:
+        row = await run_in_threadpool(management.desk.audit.find_key, secret)
+        return None if row is None else (f"key:{row.id}", row.scopes)
+
+    return find
+
+
+def _complete_document(app: FastAPI) -> None:
+    """Add to the OpenAPI document what FastAPI cannot see: the records of resources, problems, and the token."""
+    write = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = write()
+            parts = document.setdefault("components", {})
+            schemas = parts.setdefault("schemas", {})
+            _, resources = msgspec.json.schema_components([Endpoint], ref_template="#/components/schemas/{name}")
+            template = "#/components/schemas/{model}"
+            _, problems = models_json_schema([(Problem, "serialization")], ref_template=template)
+            schemas |= resources | problems["$defs"]
+            parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            document["security"] = [{"token": []}]
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 def _add_reads(app: FastAPI, management: Management) -> None:
@@ -67,7 +109,7 @@ def _add_reads(app: FastAPI, management: Management) -> None:
         return view_models(management.snapshot(), management.config.public_url)
 
     @app.get("/api/v1/status", tags=["platform"])
-    async def get_status() -> StatusView:
+    async def get_status(_caller: Reader) -> StatusView:
         """The platform at a glance."""
         children = management.children()
         return StatusView(
@@ -82,12 +124,12 @@ def _add_reads(app: FastAPI, management: Management) -> None:
         )
 
     @app.get("/api/v1/models", tags=["models"])
-    async def list_models() -> list[ModelView]:
+    async def list_models(_caller: Reader) -> list[ModelView]:
         """Every model, served or not, with its versions, signatures and replicas."""
         return models()
 
     @app.get("/api/v1/models/{model}", tags=["models"])
-    async def get_model(model: Name) -> ModelView:
+    async def get_model(model: Name, _caller: Reader) -> ModelView:
         """One model."""
         for view in models():
             if view.name == model:
@@ -95,19 +137,19 @@ def _add_reads(app: FastAPI, management: Management) -> None:
         raise UnknownModel(f'model "{model}" is not known here; GET /api/v1/models lists those that are')
 
     @app.get("/api/v1/replicas", tags=["models"])
-    async def list_replicas() -> list[ReplicaView]:
+    async def list_replicas(_caller: Reader) -> list[ReplicaView]:
         """Every runner process, and how it fares."""
         return view_replicas(management.children())
 
     @app.get("/api/v1/config", tags=["platform"])
-    async def list_settings() -> list[SettingView]:
+    async def list_settings(_caller: Reader) -> list[SettingView]:
         """Every setting, its value, and where that came from."""
         return [SettingView(key=key, value=value, source=source) for key, value, source in management.config.settings]
 
 
 def _add_commands(app: FastAPI, management: Management) -> None:
     @app.post("/api/v1/models/{model}/load", tags=["models"])
-    async def load_model(model: Name) -> ModelView:
+    async def load_model(model: Name, _caller: Deployer) -> ModelView:
         """Load the model, or load it again from where it lies; answers when every gateway serves it.
 
         What served before goes on serving until the new one is ready, and for good where it cannot be loaded.
@@ -117,7 +159,7 @@ def _add_commands(app: FastAPI, management: Management) -> None:
         return next(view for view in views if view.name == model)
 
     @app.post("/api/v1/models/{model}/unload", tags=["models"], status_code=204, response_class=Response)
-    async def unload_model(model: Name) -> None:
+    async def unload_model(model: Name, _caller: Deployer) -> None:
         """Stop serving the model; answers when no gateway routes to it any more."""
         await management.unload(model)
 

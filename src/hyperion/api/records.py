@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, Field
 
+from hyperion.api.desk import Desk
 from hyperion.fleet.messages import Child
 from hyperion.fleet.replicas import read_runners
 from hyperion.schema.config import ControlConfig
@@ -18,6 +19,10 @@ class Management(Protocol):
     """What the API needs of control. Implemented in `control.management`, handed over by `cli`."""
 
     config: ControlConfig
+
+    @property
+    def desk(self) -> Desk:
+        """The verbs over the store. Raises `NotReady` while it is not open."""
 
     async def load(self, model: str, parameters: dict[str, Any]) -> None:
         """Load or reload a model and wait until it serves."""
@@ -39,10 +44,14 @@ class Management(Protocol):
 
 
 class Problem(BaseModel):
-    """Any answer that is no success."""
+    """Any answer that is no success: RFC 9457 problem details."""
 
-    error: str = Field(description="what was wrong, where, and what to do")
+    type: str = Field(description="a URN that is stable for a code")
+    title: str
+    status: int
+    detail: str = Field(description="what was wrong, where, and what to do")
     code: str = Field(description="stable, for programs")
+    error: str = Field(description="the same as detail")
 
 
 class TensorView(BaseModel):

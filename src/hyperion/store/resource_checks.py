@@ -28,7 +28,6 @@ _QUANTILE = re.compile(r"p[0-9]{1,2}(\.[0-9]{1,3})?")
 # Which strategies a part of `rollout` is for: what cannot come true is refused, never ignored.
 _FIELDS_OF: dict[str, tuple[str, ...]] = {
     "steps": ("canary",),
-    "shadow": ("canary", "shadow"),
     "smoke": ("blue-green",),
     "percent": ("champion-challenger",),
     "sticky": ("canary", "champion-challenger"),

@@ -81,6 +81,7 @@ def read_resource(value: Any, origin: Origin | None = None) -> Endpoint:
     origin = origin or Origin()
     if not isinstance(value, dict):
         raise origin.refuse((), "expected a mapping of keys to values")
+    value = {key: item for key, item in value.items() if key != "status"}  # as `get` shows it: not for us to set
     _check_kind(value, origin)
     _check_fields(value, _ENDPOINT, (), origin)
     try:
