@@ -379,3 +379,38 @@ def test_a_gateway_that_cannot_listen_says_so(tmp_path: Path) -> None:
         config = GatewayConfig(str(tmp_path / "run"), str(tmp_path), port=taken.getsockname()[1])
         with pytest.raises(OSError, match="in use"):
             run(config, lambda _line: None)
+
+
+@on_uvloop
+async def test_what_takes_long_to_follow_holds_up_no_newer_snapshot_and_is_acknowledged_when_it_is_done(
+    tmp_path: Path,
+) -> None:
+    followed = Followed(tmp_path)
+    done = {3: asyncio.Event(), 4: asyncio.Event(), 5: asyncio.Event()}
+    done[4].set()
+    applied = followed.apply
+
+    async def apply(snapshot: Snapshot) -> None:
+        await applied(snapshot)
+        await done[snapshot.version].wait()
+
+    link = ControlLink(
+        tmp_path / "control.sock", followed.kept, 0, apply, tuple, EventLog("gateway"), lambda: {"m": "why"}
+    )
+    async with control(tmp_path / "control.sock") as side:
+        following = asyncio.create_task(link.follow())
+        side.answers.put_nowait(encode(Publish(Snapshot(3))))
+        await side.was_asked(2)
+        assert side.asked[1] == Poll(0, 0, (), 3, {"m": "why"})
+        side.answers.put_nowait(encode(Publish(Snapshot(4))))
+        await side.was_asked(3)
+        assert side.asked[2] == Poll(0, 4, (), 4, {"m": "why"})
+        done[3].set()
+        side.answers.put_nowait(encode(Publish(Snapshot(5))))
+        await side.was_asked(4)
+        assert side.asked[3] == Poll(0, 4, (), 5, {"m": "why"})
+        done[5].set()  # that is told at once, though the last question has no answer yet
+        side.answers.put_nowait(encode(Publish()))
+        await side.was_asked(5)
+        assert side.asked[4] == Poll(0, 5, (), 5, {"m": "why"})
+        following.cancel()

@@ -3,10 +3,12 @@
 import asyncio
 import gc
 import os
+import time
 from collections.abc import Callable
 
 from msgspec import structs
 
+from hyperion.schema.release import Split, Track
 from hyperion.schema.snapshot import ServedModel, ServedVersion, Snapshot
 from tests.gateway.runners import Fifo
 from tests.gateway.serving import generate, get, infer, on_uvloop, serving
@@ -123,3 +125,63 @@ async def test_a_model_whose_default_version_is_missing_is_left_out_and_nothing_
         assert (await gateway.ask(infer("x"))).said == ["x"]
         await gateway.until(lambda: [pool.closed.is_set() for pool in gateway.pools] == [False, True])
         await gateway.until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors + 2)  # the asker's, in both states
+
+
+@on_uvloop
+async def test_a_reload_that_cannot_be_reached_delays_neither_weights_nor_other_endpoints(
+    obedient: ServedVersion,
+) -> None:
+    nowhere = structs.replace(again(obedient, 2), replicas=(structs.replace(obedient.replicas[0], socket="/nowhere"),))
+    two = structs.replace(obedient, version="2")
+    async with serving() as gateway:
+        await gateway.router.apply(Snapshot(1, (ServedModel("m", "1", (obedient, two)), ServedModel("n", "1", (two,)))))
+        for name in ("1", "2"):
+            assert await gateway.router.table.find("m", name).wait_connected(20)
+        all_to_two = Split(1, "", (Track("1", 0.0), Track("2", 1.0)))
+        models = (ServedModel("m", "1", (nowhere, two), all_to_two), ServedModel("n", "1", (obedient,)))
+        following = asyncio.create_task(gateway.router.apply(Snapshot(2, models)))
+        await asyncio.sleep(0)
+        assert gateway.router.table.version == 2
+        for _ in range(5):
+            answer = await gateway.ask(infer("x", path="/v2/models/m/infer"))
+            assert answer.headers["x-hyperion-model-version"] == "2"
+        assert obedient.replicas[0].name in gateway.router.draining()
+        # The next snapshot is followed although this one has not been in full; what waits is no longer wanted.
+        assert not following.done()
+        await asyncio.wait_for(gateway.router.apply(Snapshot(3, (ServedModel("m", "1", (obedient,)),))), 1)
+        await asyncio.wait_for(following, 1)
+        assert (await gateway.ask(infer("x", path="/v2/models/m/infer"))).said == ["x"]
+
+
+@on_uvloop
+async def test_an_endpoint_whose_new_part_makes_no_sense_stays_as_it_was_and_is_named(obedient: ServedVersion) -> None:
+    async with serving(("obedient", obedient)) as gateway:
+        pool = gateway.pool()
+        bad = ServedModel("obedient", "7", (obedient,))
+        await gateway.router.apply(Snapshot(5, (bad, ServedModel("m", "1", (obedient,)))))
+        assert gateway.pool() is pool
+        assert not pool.retired
+        assert list(gateway.router.rejected) == ["obedient"]
+        assert gateway.pipeline.models() == ("obedient", "m")
+        await gateway.router.apply(Snapshot(6, (ServedModel("obedient", "1", (obedient,)),)))
+        assert gateway.router.rejected == {}
+
+
+@on_uvloop
+async def test_new_weights_for_two_hundred_endpoints_are_there_in_milliseconds(obedient: ServedVersion) -> None:
+    two = structs.replace(obedient, version="2")
+
+    def snapshot(version: int, share: float) -> Snapshot:
+        split = Split(version, "", (Track("1", 1 - share), Track("2", share)))
+        others = tuple(ServedModel(f"m{number}", "1", (obedient,)) for number in range(199))
+        return Snapshot(version, (ServedModel("m", "1", (obedient, two), split), *others))
+
+    async with serving(queue_rows=64) as gateway:
+        await gateway.router.apply(snapshot(1, 0.0))
+        pools = set(gateway.router.table.pools())
+        assert await gateway.router.table.find("m", "2").wait_connected(20)
+        started_s = time.perf_counter()
+        for version in range(2, 22):
+            await gateway.router.apply(snapshot(version, version % 2))
+        assert time.perf_counter() - started_s < 20 * 0.02
+        assert set(gateway.router.table.pools()) == pools

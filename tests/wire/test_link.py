@@ -6,12 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperion.schema.errors import MalformedRequest, TooLarge
+from hyperion.schema.release import GatewayReport, PairCounts, TrackCounts
 from hyperion.schema.snapshot import ModelState, Snapshot
 from hyperion.wire import link
 
 MESSAGES: list[link.Message] = [
     link.Poll(worker=0, have=0),
     link.Poll(worker=3, have=17, draining=("fraud@1.g2.0",)),
+    link.Poll(worker=3, have=17, seen=18, rejected={"fraud": "no replica could be reached"}),
+    link.Report(GatewayReport("3-ab", 3, (TrackCounts("fraud", 1, "2", latency=(1, 2)),), (PairCounts("fraud", 1),))),
     link.Publish(),
     link.Publish(Snapshot(version=4, index=(ModelState("fraud", "1", "UNAVAILABLE", "no such file"),))),
     link.Load("fraud", {"config": "{}"}),

@@ -21,16 +21,18 @@ from hyperion.telemetry.logs import EventLog
 from hyperion.wire.link import Decoder, Done, Load, Message, Poll, Publish, Unload, encode
 
 RETRY_S: Final = (0.02, 0.05, 0.1, 0.25, 1.0)
+PROMPT_S: Final = 0.1  # a reload takes some milliseconds where nothing is wrong
 CHANGE_TIMEOUT_S: Final = 600.0
 CONTROL_RESTART_S: Final = 10.0
+_READ_BYTES: Final = 1 << 18
 ERRORS: Final = {
     kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HyperionError)
 }
 
 
 class ControlLink:
-    """`apply(snapshot)` follows a new snapshot; `draining()` names replicas that are still held open without being
-    routed to."""
+    """`apply(snapshot)` follows a new snapshot; `draining()` names replicas that are still held open though the
+    snapshot does not list them, `rejected()` what could not be followed and why."""
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class ControlLink:
         apply: Callable[[Snapshot], Awaitable[None]],
         draining: Callable[[], tuple[str, ...]],
         log: EventLog,
+        rejected: Callable[[], dict[str, str]] = dict,
     ) -> None:
         self._socket_path = socket_path
         self._snapshot_path = snapshot_path
@@ -47,7 +50,12 @@ class ControlLink:
         self._apply = apply
         self._draining = draining
         self._log = log
+        self._rejected = rejected
         self._have = 0
+        self._seen = 0
+        self._following: set[asyncio.Future[None]] = set()
+        self._unkept: Snapshot | None = None
+        self._changed = asyncio.Event()  # there is something to tell control
         self._followed = asyncio.Event()
 
     async def restore(self) -> None:
@@ -60,7 +68,7 @@ class ControlLink:
             self._log.write("warning", "last snapshot not readable", error=str(error))
             return
         await self._apply(snapshot)
-        self._have = snapshot.version
+        self._have = self._seen = snapshot.version
 
     async def follow(self) -> None:
         """Polls for ever."""
@@ -76,12 +84,32 @@ class ControlLink:
 
     async def _poll_until_lost(self) -> None:
         reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
+        reading = asyncio.ensure_future(reader.read(_READ_BYTES))
         try:
+            decoder = Decoder()
+            unanswered = 0
             while True:
-                message = await self._ask(reader, writer, Poll(self._worker, self._have, self._draining()))
-                if isinstance(message, Publish) and message.snapshot is not None:
-                    await self._take(message.snapshot)
+                if not unanswered or self._changed.is_set():
+                    self._changed.clear()
+                    draining, rejected = self._draining(), self._rejected()
+                    writer.write(encode(Poll(self._worker, self._have, draining, self._seen, rejected)))
+                    unanswered += 1
+                    self._keep_news()
+                changed = asyncio.ensure_future(self._changed.wait())
+                await asyncio.wait((reading, changed), return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+                if not reading.done():
+                    continue
+                data = reading.result()
+                if not data:
+                    raise ConnectionResetError("control closed the link")
+                reading = asyncio.ensure_future(reader.read(_READ_BYTES))
+                for answer in decoder.feed(data):
+                    unanswered -= 1
+                    if isinstance(answer, Publish) and answer.snapshot is not None:
+                        await self._take(answer.snapshot)
         finally:
+            reading.cancel()
             writer.close()
 
     async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: Message) -> Message:
@@ -97,11 +125,40 @@ class ControlLink:
                 return answers[0]
 
     async def _take(self, snapshot: Snapshot) -> None:
-        await self._apply(snapshot)
-        self._have = snapshot.version
+        """Follows the snapshot; returns when that is done, or takes longer than a moment: then it goes on, while the
+        next snapshot is asked for."""
+        if snapshot.version == self._seen and self._following:
+            await asyncio.sleep(PROMPT_S)  # control does not look at what was seen
+            return
+        self._seen = snapshot.version
+        if self._worker == 0:
+            self._unkept = snapshot
+        following = asyncio.ensure_future(self._apply(snapshot))
+        self._following.add(following)
+        following.add_done_callback(lambda done: self._followed_to(snapshot.version, done))
+        await asyncio.wait((following,), timeout=PROMPT_S)
+        if following.done() and self._have != snapshot.version:
+            await asyncio.sleep(RETRY_S[-1])  # it could not be followed, and will be sent again
+
+    def _followed_to(self, version: int, done: "asyncio.Future[None]") -> None:
+        self._following.discard(done)
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            self._log.write("error", "snapshot not followed", version=version, error=repr(error))
+            return
+        if version != self._seen and version < self._have:
+            return
+        self._have = version
+        self._changed.set()
         self._followed.set()
         self._followed = asyncio.Event()
-        if self._worker == 0:
+
+    def _keep_news(self) -> None:
+        """Keeps the newest snapshot, after control was told that it is there."""
+        snapshot, self._unkept = self._unkept, None
+        if snapshot is not None:
             self._keep(snapshot)
 
     def _keep(self, snapshot: Snapshot) -> None:

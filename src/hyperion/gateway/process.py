@@ -72,6 +72,7 @@ class Gateway:
             self._router.apply,
             self._router.draining,
             self._log,
+            lambda: self._router.rejected,
         )
         self._reporter = Reporter(run_dir / "control.sock", config.worker, self._counts, self._metrics.count_dropped)
         from hyperion.gateway.grpc_status import CODES as GRPC_CODES

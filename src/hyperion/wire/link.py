@@ -20,15 +20,19 @@ _HEADER_BYTES = 4
 
 
 class Poll(Struct, frozen=True, tag="poll"):
-    """Gateway `worker` runs snapshot version `have` (0: none) and asks for a newer one.
+    """Gateway `worker` runs snapshot version `have` (0: none) and asks for one that is newer than `seen`, which it has
+    got and is about to run: all that can change at once has changed, but some reloaded replicas do not answer yet.
 
     `draining` names the replicas that this snapshot no longer lists but that the gateway still holds open, so that
-    control stops none of them too early.
+    control stops none of them too early. `rejected` says of which endpoints it could not follow the snapshot in full,
+    and why. A gateway may poll again before it has its answer, when any of this has changed.
     """
 
     worker: int
     have: int
     draining: tuple[str, ...] = ()
+    seen: int = 0
+    rejected: dict[str, str] = {}
 
 
 class Publish(Struct, frozen=True, tag="publish"):
