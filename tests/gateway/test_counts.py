@@ -10,8 +10,9 @@ from msgspec import structs
 
 from hyperion.gateway.binning import Binner, kind_of, predictions
 from hyperion.gateway.counts import BOUNDS_NS, BUCKETS, KEPT_EPOCHS, MAX_PREDICTIONS, MAX_REASONS, Counts
+from hyperion.gateway.pending import UNHEARD, PendingCall
 from hyperion.schema import errors
-from hyperion.schema.call import Tensor
+from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.schema.release import OutputBins, Split, Track
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.wire.tensor import from_numpy
@@ -161,10 +162,8 @@ def tally_of(counts: Counts, served: ServedVersion, epoch: int = 1, **more: obje
     return counts.tally("e", served, split_of(epoch, **more))
 
 
-class Ended:
-    """As much of a call as a tally looks at."""
-
-    request_id = "id"
+def a_call() -> PendingCall:
+    return PendingCall(InferenceCall("e", "", "", ()), UNHEARD, "http", "id", 0)
 
 
 def test_predictions_that_nobody_takes_are_dropped_and_counted(obedient: ServedVersion) -> None:
@@ -191,13 +190,13 @@ def test_old_epochs_go_once_control_has_them_and_reasons_are_bounded(obedient: S
     for epoch in range(KEPT_EPOCHS + 5):
         tally = tally_of(counts, obedient, epoch)
         for kind in kinds:
-            tally.ended(Ended(), kind("no"), 1000)
+            tally.ended(a_call(), kind("no"), 1000)
     guilty = sum(kind.blame != "caller" for kind in kinds)
     assert tally.errors == guilty > MAX_REASONS
     assert (len(tally.reasons), sum(tally.reasons.values())) == (MAX_REASONS + 1, guilty)
     seen = counts.revision
     last = tally_of(counts, obedient, 0)
-    last.ended(Ended(), None, 1000)
+    last.ended(a_call(), None, 1000)
     counts.acknowledge(seen, 0)
     epochs = [track.epoch for track in counts.content(0)[0]]
     assert epochs == [0, *range(5, KEPT_EPOCHS + 5)]  # control does not know yet how epoch 0 went on
@@ -209,7 +208,7 @@ def test_old_epochs_go_once_control_has_them_and_reasons_are_bounded(obedient: S
 def test_buckets_are_quarter_powers_of_two_of_microseconds(obedient: ServedVersion) -> None:
     for nanoseconds in (0, 1, 999, 1000, 1001, 1189, 1190, 5_000, 1_000_000, 10**9, 10**12, 10**16):
         tally = tally_of(Counts(), obedient)
-        tally.ended(Ended(), None, nanoseconds)
+        tally.ended(a_call(), None, nanoseconds)
         (bucket,) = [index for index, count in enumerate(tally.latency) if count]
         expected = max(0, math.ceil(4 * math.log2(max(nanoseconds / 1000, 1e-9)) - 1e-9))
         assert bucket == min(expected, BUCKETS - 1)
