@@ -22,6 +22,7 @@ from hyperion.api.records import (
     ReplicaView,
     SettingView,
     StatusView,
+    desk_of,
     view_models,
     view_processes,
     view_replicas,
@@ -78,7 +79,7 @@ _GROUPS = (
 
 def _make_finder(management: Management) -> FindKey:
     async def find(secret: str) -> tuple[str, Iterable[str]] | None:
-        row = await run_in_threadpool(management.desk.audit.find_key, secret)
+        row = await run_in_threadpool(desk_of(management).audit.find_key, secret)
         return None if row is None else (f"key:{row.id}", row.scopes)
 
     return find

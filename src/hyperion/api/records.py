@@ -11,6 +11,7 @@ from hyperion.api.desk import Desk
 from hyperion.fleet.messages import Child
 from hyperion.fleet.replicas import read_runners
 from hyperion.schema.config import ControlConfig
+from hyperion.schema.errors import NotReady
 from hyperion.schema.model import TensorSpec
 from hyperion.schema.snapshot import ServedVersion, Snapshot
 
@@ -21,8 +22,8 @@ class Management(Protocol):
     config: ControlConfig
 
     @property
-    def desk(self) -> Desk:
-        """The verbs over the store. Raises `NotReady` while it is not open."""
+    def desk(self) -> Desk | None:
+        """The verbs over the store; None while it is not open."""
 
     async def load(self, model: str, parameters: dict[str, Any]) -> None:
         """Load or reload a model and wait until it serves."""
@@ -41,6 +42,13 @@ class Management(Protocol):
 
     def is_ready(self) -> bool:
         """True once every model was served or found broken, and every gateway knows."""
+
+
+def desk_of(management: Management) -> Desk:
+    """The desk. Raises `NotReady` while the store is not open."""
+    if management.desk is None:
+        raise NotReady("the store is not open yet; try again in a second")
+    return management.desk
 
 
 class Problem(BaseModel):

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query
 from fastapi.responses import Response
 
 from hyperion.api.callers import Admin, Reader
-from hyperion.api.records import Management
+from hyperion.api.records import Management, desk_of
 from hyperion.api.records_audit import (
     CheckpointView,
     EntryList,
@@ -35,18 +35,18 @@ def add_key_routes(router: APIRouter, management: Management) -> None:
     @router.get("/keys")
     def list_keys(_caller: Admin) -> list[KeyView]:
         """Every key, without its secret."""
-        return [view_key(row) for row in management.desk.audit.list_keys()]
+        return [view_key(row) for row in desk_of(management).audit.list_keys()]
 
     @router.post("/keys", status_code=201)
     def create_key(caller: Admin, body: KeyRequest) -> NewKey:
         """Make a key. Its secret is in this answer and nowhere else."""
-        row, secret = management.desk.audit.create_key(body.tenant, body.scopes, body.expires_at, actor=caller.name)
+        row, secret = desk_of(management).audit.create_key(body.tenant, body.scopes, body.expires_at, actor=caller.name)
         return NewKey(id=row.id, key=secret, tenant=row.tenant, scopes=list(row.scopes), expires_at=row.expires_at)
 
     @router.delete("/keys/{key_id}", status_code=204, response_class=Response)
     def revoke_key(key_id: KeyId, caller: Admin, reason: Words = "") -> None:
         """End a key, at once and for good."""
-        management.desk.audit.revoke_key(key_id, actor=caller.name, reason=reason)
+        desk_of(management).audit.revoke_key(key_id, actor=caller.name, reason=reason)
 
 
 def add_ledger_routes(router: APIRouter, management: Management) -> None:
@@ -62,7 +62,7 @@ def add_ledger_routes(router: APIRouter, management: Management) -> None:
         newest: Annotated[bool, Query(description="start from the end, newest first")] = False,
     ) -> EntryList:
         """Entries, oldest first, of one subject or kind where asked."""
-        found = management.desk.audit.entries(after=after, limit=limit, subject=subject, kind=kind, newest=newest)
+        found = desk_of(management).audit.entries(after=after, limit=limit, subject=subject, kind=kind, newest=newest)
         return EntryList(
             items=[view_entry(entry) for entry in found], next=found[-1].seq if len(found) == limit else None
         )
@@ -70,28 +70,28 @@ def add_ledger_routes(router: APIRouter, management: Management) -> None:
     @router.get("/ledger/checkpoint")
     def get_checkpoint(_caller: Reader) -> CheckpointView:
         """The newest signed checkpoint. Keep one outside, and nobody can rewrite what came before it unseen."""
-        audit = management.desk.audit
+        audit = desk_of(management).audit
         return CheckpointView(checkpoint=audit.checkpoint(), key=audit.vkey())
 
     @router.get("/ledger/proofs/inclusion")
     def prove_inclusion(_caller: Reader, seq: Count, size: Count = 0) -> ProofView:
         """Prove that entry `seq` is in the tree of `size` entries; 0 is all of them."""
-        hashes, checkpoint = management.desk.audit.prove_inclusion(seq, size)
+        hashes, checkpoint = desk_of(management).audit.prove_inclusion(seq, size)
         return ProofView(hashes=hashes, checkpoint=checkpoint)
 
     @router.get("/ledger/proofs/consistency")
     def prove_consistency(_caller: Reader, first: Count, second: Count = 0) -> ProofView:
         """Prove that the first `first` entries are the beginning of the first `second`; 0 is all of them."""
-        hashes, checkpoint = management.desk.audit.prove_consistency(first, second)
+        hashes, checkpoint = desk_of(management).audit.prove_consistency(first, second)
         return ProofView(hashes=hashes, checkpoint=checkpoint)
 
     @router.post("/ledger/verify")
     def verify_ledger(_caller: Reader, body: VerifyRequest | None = None) -> FindingsView:
         """Recompute the whole ledger; with a checkpoint from outside, also what no recomputation can find."""
         given = body or VerifyRequest()
-        return view_findings(management.desk.audit.verify_ledger(given.checkpoint, given.key))
+        return view_findings(desk_of(management).audit.verify_ledger(given.checkpoint, given.key))
 
     @router.get("/explain/{prediction_id}")
     def explain(prediction_id: Annotated[str, Path(max_length=200)], _caller: Reader) -> ExplainView:
         """Endpoint, release, version, code, data, approvals and ledger entries behind one sampled prediction."""
-        return view_explained(management.desk.audit.explain(prediction_id))
+        return view_explained(desk_of(management).audit.explain(prediction_id))

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi.requests import Request
 
 from hyperion.api.callers import Deployer, Reader
-from hyperion.api.records import Management
+from hyperion.api.records import Management, desk_of
 from hyperion.api.records_endpoints import (
     Changes,
     DeployRequest,
@@ -54,7 +54,7 @@ def add_endpoint_routes(router: APIRouter, management: Management) -> None:
     def apply_endpoints(caller: Deployer, body: Body, dry_run: DryRun = False, reason: Reason = "") -> Changes:
         """Make endpoints as these resources say, all or none. The same again changes nothing."""
         resources = read_body(*body)
-        changes = management.desk.apply(resources, dry_run=dry_run, actor=caller.name, reason=reason)
+        changes = desk_of(management).apply(resources, dry_run=dry_run, actor=caller.name, reason=reason)
         return _view(changes, dry_run)
 
     @router.put("/endpoints/{endpoint}", openapi_extra=_describe_body(_RESOURCE))
@@ -65,19 +65,19 @@ def add_endpoint_routes(router: APIRouter, management: Management) -> None:
         resources = read_body(*body)
         if [resource.metadata.name for resource in resources] != [endpoint]:
             raise InvalidResource(f'metadata.name: expected the one resource "{endpoint}", as the path says')
-        changes = management.desk.apply(resources, dry_run=dry_run, actor=caller.name, reason=reason)
+        changes = desk_of(management).apply(resources, dry_run=dry_run, actor=caller.name, reason=reason)
         return _view(changes, dry_run)
 
     @router.delete("/endpoints/{endpoint}")
     def delete_endpoint(endpoint: Name, caller: Deployer, dry_run: DryRun = False, reason: Reason = "") -> Changes:
         """Stop serving an endpoint and forget it. Versions stay in the registry, entries in the ledger."""
-        change = management.desk.delete_endpoint(endpoint, dry_run=dry_run, actor=caller.name, reason=reason)
+        change = desk_of(management).delete_endpoint(endpoint, dry_run=dry_run, actor=caller.name, reason=reason)
         return _view([change], dry_run)
 
     @router.post("/endpoints/{endpoint}/deploy")
     def deploy(endpoint: Name, caller: Deployer, body: DeployRequest) -> DeployView:
         """Let the endpoint name another version: a rollout to it begins, by the strategy given or the resource's."""
-        done = management.desk.deploy(endpoint, body.model, body.strategy, actor=caller.name, reason=body.reason)
+        done = desk_of(management).deploy(endpoint, body.model, body.strategy, actor=caller.name, reason=body.reason)
         return DeployView(
             endpoint=endpoint,
             model=done.model,
@@ -94,16 +94,16 @@ def _add_reads(router: APIRouter, management: Management) -> None:
     @router.get("/endpoints")
     def list_endpoints(_caller: Reader, after: After = "", limit: Limit = 100) -> EndpointList:
         """Endpoints by name, each with its status."""
-        rows = management.desk.list_endpoints(after, limit)
-        states = management.desk.list_rollouts() if rows else {}
+        rows = desk_of(management).list_endpoints(after, limit)
+        states = desk_of(management).list_rollouts() if rows else {}
         items = [view_endpoint(row, states.get(row.name)) for row in rows]
         return EndpointList(items=items, next=rows[-1].name if len(rows) == limit else None)
 
     @router.get("/endpoints/{endpoint}")
     def get_endpoint(endpoint: Name, _caller: Reader) -> EndpointView:
         """One endpoint."""
-        row = management.desk.get_endpoint(endpoint)
-        return view_endpoint(row, management.desk.get_rollout(endpoint).state)
+        row = desk_of(management).get_endpoint(endpoint)
+        return view_endpoint(row, desk_of(management).get_rollout(endpoint).state)
 
 
 def read_body(body: bytes, content_type: str) -> list[Endpoint]:

@@ -11,7 +11,7 @@ from fastapi.requests import Request
 from fastapi.responses import JSONResponse, Response
 
 from hyperion.api.callers import Deployer, Reader
-from hyperion.api.records import Management
+from hyperion.api.records import Management, desk_of
 from hyperion.api.records_registry import (
     AliasRequest,
     AliasView,
@@ -54,7 +54,7 @@ def add_registry_routes(router: APIRouter, management: Management) -> None:
             raise MalformedRequest(
                 f"manifest: model: expected {model!r}, as the path says, got {manifest.model[:80]!r}"
             )
-        created = management.desk.models.put(
+        created = desk_of(management).models.put(
             manifest, body.signature, alias=body.alias, actor=caller.name, reason=body.reason
         )
         response.status_code = 201 if created else 200
@@ -63,13 +63,13 @@ def add_registry_routes(router: APIRouter, management: Management) -> None:
     @router.put("/registry/models/{model}/aliases/{alias}")
     def set_alias(model: Model, alias: Alias, caller: Deployer, body: AliasRequest) -> AliasView:
         """Let an alias name a version. Endpoints that name the alias begin a rollout to it."""
-        management.desk.models.set_alias(model, alias, body.version, actor=caller.name, reason=body.reason)
+        desk_of(management).models.set_alias(model, alias, body.version, actor=caller.name, reason=body.reason)
         return AliasView(model=model, alias=alias, version=body.version)
 
     @router.post("/registry/models/{model}/versions/{version}/verify")
     def verify_version(model: Model, version: Version, _caller: Reader) -> VerificationView:
         """Read every file of a version again, and judge its signature."""
-        return view_verification(management.desk.models.verify(f"{model}@{version}"))
+        return view_verification(desk_of(management).models.verify(f"{model}@{version}"))
 
 
 def _add_reads(router: APIRouter, management: Management) -> None:
@@ -80,7 +80,7 @@ def _add_reads(router: APIRouter, management: Management) -> None:
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
     ) -> RegisteredModelList:
         """Models by name, with their newest version and their aliases."""
-        rows = management.desk.models.list_models(after, limit)
+        rows = desk_of(management).models.list_models(after, limit)
         return RegisteredModelList(
             items=[view_model(row) for row in rows], next=rows[-1].name if len(rows) == limit else None
         )
@@ -88,7 +88,7 @@ def _add_reads(router: APIRouter, management: Management) -> None:
     @router.get("/registry/models/{model}")
     def list_versions(model: Model, _caller: Reader) -> VersionList:
         """The versions of a model, newest first; none for a model that was never pushed."""
-        rows, aliases, following = management.desk.models.versions(model)
+        rows, aliases, following = desk_of(management).models.versions(model)
         return VersionList(
             model=model, items=[view_version(row) for row in rows], aliases=aliases, next_version=following
         )
@@ -96,7 +96,7 @@ def _add_reads(router: APIRouter, management: Management) -> None:
     @router.get("/registry/models/{model}/versions/{version}")
     def get_version(model: Model, version: Version, _caller: Reader) -> ManifestView:
         """One version with its manifest."""
-        return view_registered(management.desk.models.show(f"{model}@{version}"))
+        return view_registered(desk_of(management).models.show(f"{model}@{version}"))
 
 
 def add_blob_routes(router: APIRouter, management: Management) -> None:
@@ -105,12 +105,12 @@ def add_blob_routes(router: APIRouter, management: Management) -> None:
     @router.post("/blobs/missing")
     def find_missing(_caller: Deployer, body: MissingRequest) -> MissingView:
         """Say which of these SHA-256 (in hexadecimal) are not here, so that only they are uploaded."""
-        return MissingView(missing=management.desk.models.missing(body.sha256))
+        return MissingView(missing=desk_of(management).models.missing(body.sha256))
 
     @router.head("/blobs/{digest}", response_class=Response)
     def has_blob(digest: Digest, _caller: Reader) -> Response:
         """200 where the blob is here, 404 where it is not."""
-        here = management.desk.models.blobs.has(digest.removeprefix("sha256:"))
+        here = desk_of(management).models.blobs.has(digest.removeprefix("sha256:"))
         return Response(status_code=200 if here else 404)
 
     @router.put("/blobs/{digest}", status_code=201, response_class=Response)
@@ -119,7 +119,7 @@ def add_blob_routes(router: APIRouter, management: Management) -> None:
         del caller
         size = _read_length(request)
         stream = BodyStream(request.stream())
-        blobs = management.desk.models.blobs
+        blobs = desk_of(management).models.blobs
         await run_in_threadpool(blobs.put, stream, digest.removeprefix("sha256:"), size)  # type: ignore[arg-type]
         return JSONResponse({"digest": digest, "size_bytes": size}, 201)
 

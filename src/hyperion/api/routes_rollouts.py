@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from hyperion.api.callers import Deployer, Reader
-from hyperion.api.records import Management
+from hyperion.api.records import Management, desk_of
 from hyperion.api.records_endpoints import (
     ENDED,
     CommandRequest,
@@ -36,8 +36,8 @@ def add_rollout_routes(router: APIRouter, management: Management) -> None:
     """Add the routes."""
 
     async def look(endpoint: str) -> RolloutView:
-        row = await run_in_threadpool(management.desk.get_rollout, endpoint)
-        return view_rollout(row, management.desk.counts(endpoint))
+        row = await run_in_threadpool(desk_of(management).get_rollout, endpoint)
+        return view_rollout(row, desk_of(management).counts(endpoint))
 
     @router.get("/rollouts/{endpoint}")
     async def get_rollout(endpoint: Name, _caller: Reader) -> RolloutView:
@@ -82,7 +82,7 @@ def add_rollout_routes(router: APIRouter, management: Management) -> None:
     ) -> CommandView:
         """Give the rollout a command; answers when the control loop has obeyed it, or says why it did not (409)."""
         reason = body.reason if body is not None else ""
-        desk = management.desk
+        desk = desk_of(management)
         number = await run_in_threadpool(lambda: desk.command(endpoint, verb, actor=caller.name, reason=reason))
         outcome = await _wait_for_outcome(management, number)
         if outcome is not None and outcome.startswith(REFUSED):
@@ -94,7 +94,7 @@ async def _wait_for_outcome(management: Management, number: int) -> str | None:
     """The loop answers within milliseconds; where it is busy or gone, asking less and less often costs it nothing."""
     pause_s, deadline = 0.005, time.monotonic() + ANSWER_S
     while time.monotonic() < deadline:
-        outcome = await run_in_threadpool(management.desk.outcome_of, number)
+        outcome = await run_in_threadpool(desk_of(management).outcome_of, number)
         if outcome is not None:
             return outcome
         await asyncio.sleep(pause_s)

@@ -9,6 +9,16 @@ from hyperion import __version__
 # Name of the subcommand -> module of this room that holds it, as `command`.
 COMMANDS = {
     "serve": "command_serve",
+    "apply": "command_apply",
+    "diff": "command_diff",
+    "get": "command_get",
+    "delete": "command_delete",
+    "model": "command_model",
+    "deploy": "command_deploy",
+    "rollout": "command_rollout",
+    "key": "command_key",
+    "ledger": "command_ledger",
+    "explain": "command_explain",
     "predict": "command_predict",
     "bench": "command_bench",
     "config": "command_config",

@@ -5,17 +5,17 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from hyperion.schema.errors import HyperionError, InvalidConfig
+from hyperion.schema.errors import GateRefused, HyperionError, InvalidConfig
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
+EXIT_FAILED, EXIT_USAGE, EXIT_REFUSED = 1, 2, 3
 
 
 def main() -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage."""
+    """Run the command line and exit: 0 done, 1 failed, 2 wrong usage, 3 refused by a gate."""
     try:
         code = _run(sys.argv[1:])
     except HyperionError as error:
-        _fail(error.message, EXIT_USAGE if isinstance(error, InvalidConfig) else EXIT_FAILED)
+        _fail(error.message, _choose_code(error))
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_FAILED)
     except BrokenPipeError:
@@ -52,6 +52,12 @@ def _run_with_click() -> int:
     except click.Abort:
         _fail("interrupted", EXIT_FAILED)
     return code if isinstance(code, int) else 0
+
+
+def _choose_code(error: HyperionError) -> int:
+    if isinstance(error, GateRefused):
+        return EXIT_REFUSED
+    return EXIT_USAGE if isinstance(error, InvalidConfig) else EXIT_FAILED
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -9,6 +9,8 @@ from hyperion.cli.settings import BY_KEY, SETTINGS, Setting, Value, parse_value
 from hyperion.schema.errors import InvalidConfig
 
 DEFAULT = "default"
+# Variables of ours that are no settings of `serve`: where commands find the management API.
+_OTHERS = frozenset(("HYPERION_ADMIN_URL", "HYPERION_TOKEN"))
 _ALMOST = 0.7
 
 
@@ -94,7 +96,7 @@ def _check_environment(environ: Mapping[str, str]) -> None:
     """Other programs may have variables of our prefix, so only what looks like a slip is an error."""
     for variable in environ:
         prefix, _, key = variable.partition("HYPERION_")
-        if not prefix and key and key.lower() not in BY_KEY:
+        if not prefix and key and key.lower() not in BY_KEY and variable not in _OTHERS:
             nearest = _nearest(key.lower(), sorted(BY_KEY), _ALMOST)
             if nearest:
                 raise InvalidConfig(

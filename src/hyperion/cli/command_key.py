@@ -1,0 +1,88 @@
+"""`hyperion key …`: API keys."""
+
+import re
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from hyperion.cli.admin import Admin, add_connection
+from hyperion.cli.show import print_json, print_table
+
+_UNITS_S = {"m": 60, "h": 3_600, "d": 86_400}
+
+
+@click.group("key", short_help="Make, list and revoke API keys.")
+def command() -> None:
+    """API keys of tenants. They are shown once, when they are made; only their hashes are kept."""
+
+
+@command.command("create")
+@click.option("--tenant", required=True, help="whom it is for")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    default=("infer",),
+    show_default=True,
+    type=click.Choice(("read", "infer", "deploy", "admin")),
+    help="what it may do; may be given several times",
+)
+@click.option("--expires", "expires", metavar="DURATION", help="from now: 12h, 30d  [default: never]")
+@click.option("--json", "as_json", is_flag=True, help="for scripts")
+@add_connection
+def create(admin: Admin, tenant: str, scopes: tuple[str, ...], expires: str | None, as_json: bool) -> None:
+    """Make a key and show it."""
+    expires_at = None if expires is None else time.time() + read_duration(expires)
+    done = admin.post("keys", body={"tenant": tenant, "scopes": list(scopes), "expires_at": expires_at})
+    if as_json:
+        print_json(done)
+        return
+    print(done["key"])
+    click.echo(f"key {done['id']} of {tenant} ({', '.join(done['scopes'])}); it is not shown again", err=True)
+
+
+@command.command("list")
+@click.option("--json", "as_json", is_flag=True, help="for scripts")
+@add_connection
+def list_keys(admin: Admin, as_json: bool) -> None:
+    """List the keys, without their secrets."""
+    keys = admin.get("keys")
+    if as_json:
+        print_json(keys)
+        return
+    rows = [(key["id"], key["tenant"], ", ".join(key["scopes"]), _write_state(key), key["created_by"]) for key in keys]
+    print_table(("id", "tenant", "scopes", "state", "made by"), rows)
+
+
+@command.command("revoke")
+@click.argument("key_id", metavar="ID")
+@click.option("--reason", default="", help="why; the ledger keeps it")
+@add_connection
+def revoke(admin: Admin, key_id: str, reason: str) -> None:
+    """End a key, at once and for good."""
+    admin.delete("keys", key_id, reason=reason)
+    print(f"key {key_id} is revoked")
+
+
+def read_duration(text: str) -> float:
+    """Return the seconds of `30m`, `12h` or `7d`. Raises `UsageError`.
+
+    >>> read_duration("2h")
+    7200.0
+    """
+    found = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
+    if found is None:
+        raise click.UsageError(f"--expires {text}: expected a number and m, h or d, such as 12h or 30d")
+    return float(int(found[1]) * _UNITS_S[found[2]])
+
+
+def _write_state(key: dict[str, Any]) -> str:
+    if key["revoked_at"] is not None:
+        return "revoked"
+    if key["expires_at"] is None:
+        return "valid"
+    if key["expires_at"] <= time.time():
+        return "expired"
+    return f"valid until {datetime.fromtimestamp(key['expires_at'], UTC):%Y-%m-%d %H:%M} UTC"
