@@ -4,7 +4,7 @@ Opened by `control` only. `write()` is one transaction, and writers are serial o
 PostgreSQL by an advisory lock of the schema. `read()` is a snapshot. What is written, and what it means, is elsewhere.
 """
 
-import os
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,9 +20,10 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from hyperion.schema.errors import Fenced, HyperionError, InternalError, InvalidConfig, MissingExtra, StorageFailed
 from hyperion.store import ledger
+from hyperion.store.database_file import make_database_file
 from hyperion.store.migrations import migrate
 from hyperion.store.tables import LEADER
-from hyperion.store.transaction import Context, attach, detach
+from hyperion.store.transaction import Context, attached
 
 _BUSY_S = 10  # a write takes milliseconds: whoever waits for longer is told
 _IDLE_MS = 5_000  # a stopped process that holds the writers' lock on PostgreSQL loses it after this
@@ -105,12 +106,8 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A snapshot: every statement in the block sees the same state. StorageFailed as in `write`."""
-        with _translated(self.name), self._read.begin() as tx:
-            attach(tx, self._context)
-            try:
-                yield tx
-            finally:
-                detach(tx)
+        with _translated(self.name), self._read.begin() as tx, attached(tx, self._context):
+            yield tx
 
     @contextmanager
     def renewing(self) -> Iterator[Connection]:
@@ -145,11 +142,8 @@ class Database:
             with _translated(self.name), engine.begin() as tx:
                 if not self.is_sqlite:
                     _lock_writers(tx, self.name)
-                attach(tx, context)
-                try:
+                with attached(tx, context):
                     yield tx
-                finally:
-                    detach(tx)
         finally:
             self._writing.open = False
             self._writer.release()
@@ -192,9 +186,7 @@ def _parse(url: str) -> URL:
 def _make_file(file: Path) -> None:
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Made before SQLite would make it, so that it is never readable by others, not even for a moment.
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        os.chmod(file, 0o600)
+        make_database_file(file)
     except OSError as error:
         reason = (error.strerror or "error").lower()
         raise InvalidConfig(f"{file.name}: cannot be opened for writing: {reason}; choose another --home") from error
@@ -250,6 +242,8 @@ def _translated(name: str) -> Iterator[None]:
     except PoolExhausted as error:
         raise StorageFailed(f"{name}: too many reads at once; try again") from error
     except (OperationalError, InterfaceError) as error:
+        if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+            raise  # SQL that SQLite does not understand
         reason = " ".join(str(error.orig).split())
         raise StorageFailed(f"{name}: the database cannot be used now: {reason}; try again later") from error
     except DBAPIError as error:

@@ -15,6 +15,7 @@ import msgspec
 
 from hyperion.schema.errors import HyperionError, InvalidConfig, UnknownModel
 from hyperion.schema.model import ModelOptions
+from hyperion.store.database_file import make_database_file
 from hyperion.store.names import check_name
 
 SCHEMA_VERSION = 1
@@ -155,9 +156,7 @@ class DesiredState:
     def _open(self) -> sqlite3.Connection:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Made before SQLite would make it, so that it is never readable by others, not even for a moment.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            os.chmod(self._path, 0o600)
+            make_database_file(self._path)
         except OSError as error:
             reason = (error.strerror or "error").lower()
             raise InvalidConfig(
