@@ -5,12 +5,14 @@ With HYPERION_REQUIRE_SERVICES=1 every skip is a failure (see conftest.py), but 
 
 import importlib
 import importlib.util
+import os
 import shutil
 from types import ModuleType
 
 import pytest
 
 HARDWARE = "hardware:"
+POSTGRES = os.environ.get("HYPERION_TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/postgres")
 
 
 def needs_module(name: str, *, extra: str) -> ModuleType:
@@ -33,6 +35,17 @@ def needs_program(name: str, *, package: str) -> str:
     if path is None:
         pytest.skip(f"needs {name} (install the package {package})", allow_module_level=True)
     return path
+
+
+def needs_postgres() -> str:
+    """The URL of a PostgreSQL database in which schemas may be made, or a skip that says how to give one."""
+    psycopg = needs_module("psycopg", extra="postgres")
+    try:
+        psycopg.connect(POSTGRES.replace("+psycopg", ""), connect_timeout=3).close()
+    except psycopg.OperationalError as error:
+        reason = " ".join(str(error).split())
+        pytest.skip(f"needs PostgreSQL at 127.0.0.1:5432 (user postgres, trust) or HYPERION_TEST_POSTGRES: {reason}")
+    return POSTGRES
 
 
 def needs_hardware(what: str, *, present: bool) -> None:

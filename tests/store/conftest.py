@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.services import needs_module
+from tests.store.places import place  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ class Audit:
         leaf = _leaf(record, seq)
         frontier, nodes = merkle.push(progress.frontier, seq, leaf)
         if leaf.hex() != record.leaf:
-            raise Tampered(self._which(seq, frontier, record), seq)
+            raise Tampered(f"entry {seq}: was changed: its content has not the hash that is stored with it", seq)
         if tuple(node.hex() for node in nodes) != record.nodes:
             raise Tampered(f"entry {seq}: the hashes of the tree that it completed were changed", seq)
         root = merkle.root_of(frontier)
@@ -148,11 +148,6 @@ class Audit:
         if size or found != (0, merkle.EMPTY_ROOT):
             raise Tampered(f"the checkpoint is over {found[0]} entries, or not over these: it was replaced")
 
-    def _which(self, seq: int, frontier: merkle.Frontier, record: Record) -> str:
-        if self._key.signed(seq + 1, merkle.root_of(frontier), read_base64(record.signature)):
-            return f"entry {seq}: its stored hash was changed"
-        return f"entry {seq}: its content was changed: it has not the hash that is stored with it"
-
     def _findings(self, progress: Progress, found: Tampered | None) -> Findings:
         root = merkle.root_of(progress.frontier).hex()
         if found is None:
@@ -163,14 +158,14 @@ class Audit:
 def _leaf(record: Record, seq: int) -> bytes:
     """The hash of the leaf that the stored values make. Tampered where they cannot be what was written."""
     if type(record.time) is not float or not all(type(text) is str for text in record[2:-1]):
-        raise Tampered(f"entry {seq}: its content was changed: a column has a value of another type", seq)
+        raise Tampered(f"entry {seq}: was changed: a column has a value of another type", seq)
     try:
         detail: Any = json.loads(record.detail)
         if canonical(detail).decode() != record.detail:
             raise ValueError("not canonical")
         return merkle.leaf_hash(leaf_of(record, detail))
     except (ValueError, RecursionError) as error:
-        raise Tampered(f"entry {seq}: its content was changed: it cannot have been written so", seq) from error
+        raise Tampered(f"entry {seq}: was changed: it cannot have been written so", seq) from error
 
 
 def leaf_of(record: Record, detail: Any) -> bytes:

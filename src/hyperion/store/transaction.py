@@ -3,7 +3,8 @@
 `database` attaches it to each connection; the rooms' functions that take a `tx` read it here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sqlalchemy import Connection
@@ -23,14 +24,15 @@ class Context:
     signer: Signer | None
 
 
-def attach(tx: Connection, context: Context) -> None:
-    """Gives the transaction its context, until `detach`."""
-    tx.info[_KEY] = context
-
-
-def detach(tx: Connection) -> None:
-    """Takes the context back, before the connection returns to the pool."""
-    tx.info.pop(_KEY, None)
+@contextmanager
+def attached(tx: Connection, context: Context) -> Iterator[None]:
+    """Gives the transaction its context for the block; the connection returns to the pool without it."""
+    info = tx.info  # taken now: a connection that broke in the block does not give it any more
+    info[_KEY] = context
+    try:
+        yield
+    finally:
+        info.pop(_KEY, None)
 
 
 def now(tx: Connection) -> float:
