@@ -105,7 +105,7 @@ def release(directory: Path, version: str, rate: float, hold_s: float, shadow: b
             platform.run("deploy", ENDPOINT, f"{ENDPOINT}@2")
             status = platform.wait_for(ENDED, 600)
             time.sleep(2.0)
-        entries = platform.json("ledger", "show", "--limit", "100")
+        entries = platform.json("ledger", "show", "--last", "100")
         verified = platform.run("ledger", "verify", check=False).returncode == 0
         return report(version, status, load.outcomes, begun, verified, entries)
 
