@@ -149,6 +149,9 @@ class Platform:
     def workers(self) -> dict[int, int]:
         return {}
 
+    def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
+        return {}
+
     def is_ready(self) -> bool:
         return True
 

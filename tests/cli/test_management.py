@@ -235,6 +235,29 @@ def test_the_ledger_is_verified_against_a_checkpoint_that_was_kept(run: Run, pla
     assert "continues kept.txt" in run("ledger", "verify", "--checkpoint", "kept.txt").out
 
 
+def test_the_ledger_says_what_was_live(run: Run, platform: Platform) -> None:
+    make(run, platform, "lived")
+    assert "1 (1)" in run("ledger", "live", "lived").out
+    assert run("ledger", "live", "lived", "--at", "2020-01-01").code == 1
+    assert run("ledger", "live", "lived", "--at", "noon").code == 2
+
+
+def test_a_repository_is_imported_whole(run: Run) -> None:
+    for name in ("one", "two"):
+        Path(f"repository/{name}").mkdir(parents=True)
+        Path(f"repository/{name}/model.py").write_bytes((SUMS / "model.py").read_bytes())
+    done = json.loads(run("model", "import", "repository", "--json").out)
+    assert [item["model"] for item in done] == ["one", "two"]
+    assert "one@1: was there already" in run("model", "import", "repository").out
+
+
+def test_a_pickle_is_not_converted_without_trust(run: Run) -> None:
+    Path("m.pkl").write_bytes(b"\x80\x04N.")
+    assert run("model", "convert", "m.pkl", "m.txt").code == 2
+    result = run("model", "convert", "m.pkl", "m.skops")
+    assert (result.code, "--trust-pickle" in result.err) == (1, True)
+
+
 def test_without_url_and_token_the_home_is_asked(run: Run, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HYPERION_ADMIN_URL")
     monkeypatch.delenv("HYPERION_TOKEN")

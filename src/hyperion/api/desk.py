@@ -16,7 +16,7 @@ from hyperion.store.endpoints import EndpointRow
 from hyperion.store.ledger import Entry, Findings
 from hyperion.store.registry import ModelRow, VersionRow
 from hyperion.store.tokens import TokenRow
-from hyperion.store.views import Deployed, Explained, Registered, ReleaseRow, Verification
+from hyperion.store.views import Deployed, Explained, LiveThen, Registered, ReleaseRow, Verification
 
 
 class Models(Protocol):
@@ -84,6 +84,9 @@ class Audit(Protocol):
 
     def verify_ledger(self, trusted: str | None = None, key: str = "") -> Findings:
         """Recompute everything."""
+
+    def live_at(self, endpoint: str, at: float) -> LiveThen:
+        """What an endpoint served at a time."""
 
     def explain(self, prediction_id: str) -> Explained:
         """The lineage of a prediction."""

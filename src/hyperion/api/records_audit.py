@@ -9,7 +9,7 @@ from hyperion.api.callers import Scope
 from hyperion.api.records_registry import ManifestView, view_registered
 from hyperion.store.ledger import Entry, Findings
 from hyperion.store.tokens import TokenRow
-from hyperion.store.views import Explained
+from hyperion.store.views import Explained, LiveThen
 
 
 class KeyRequest(BaseModel):
@@ -124,6 +124,33 @@ class ExplainView(BaseModel):
     step: EntryView | None = Field(description="the rollout's newest entry before the prediction")
     approvals: list[EntryView]
     entries: list[EntryView]
+
+
+class LiveView(BaseModel):
+    """What an endpoint served at a time, on what evidence, and who let it."""
+
+    endpoint: str
+    at: float
+    versions: dict[str, float] = Field(description="the share of the requests by version, 0 to 1")
+    digests: dict[str, str] = Field(description="by version")
+    step: EntryView = Field(description="the entry that made it so, with the evidence")
+    approvals: list[EntryView] = Field(description="the newest resources and commands of people by then, newest first")
+
+
+def view_live(found: LiveThen) -> LiveView:
+    """Return the view."""
+    detail = found.step.detail
+    new, old, weight = detail.get("to", ""), detail.get("from", ""), float(detail.get("weight", 0.0))
+    shares = {old: 1.0 - weight, new: weight}
+    digests = {old: detail.get("from_digest", ""), new: detail.get("to_digest", "")}
+    return LiveView(
+        endpoint=found.endpoint,
+        at=found.at,
+        versions={version: share for version, share in shares.items() if version and share > 0},
+        digests={version: digest for version, digest in digests.items() if version},
+        step=view_entry(found.step),
+        approvals=[view_entry(entry) for entry in found.approvals],
+    )
 
 
 def view_key(row: TokenRow) -> KeyView:

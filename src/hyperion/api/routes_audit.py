@@ -14,6 +14,7 @@ from hyperion.api.records_audit import (
     FindingsView,
     KeyRequest,
     KeyView,
+    LiveView,
     NewKey,
     ProofView,
     VerifyRequest,
@@ -21,6 +22,7 @@ from hyperion.api.records_audit import (
     view_explained,
     view_findings,
     view_key,
+    view_live,
 )
 
 PAGE_MAX: Final = 1_000
@@ -66,6 +68,15 @@ def add_ledger_routes(router: APIRouter, management: Management) -> None:
         return EntryList(
             items=[view_entry(entry) for entry in found], next=found[-1].seq if len(found) == limit else None
         )
+
+    @router.get("/ledger/live")
+    def find_live(
+        _caller: Reader,
+        endpoint: Words,
+        at: Annotated[float, Query(description="seconds since 1970", ge=0, allow_inf_nan=False)],
+    ) -> LiveView:
+        """What an endpoint served at a time, on what evidence, and who let it."""
+        return view_live(desk_of(management).audit.live_at(endpoint, at))
 
     @router.get("/ledger/checkpoint")
     def get_checkpoint(_caller: Reader) -> CheckpointView:

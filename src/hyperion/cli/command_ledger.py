@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,46 @@ def show(admin: Admin, subject: str, kind: str, last: int, as_json: bool) -> Non
         for entry in entries
     ]
     print_table(("entry", "time (UTC)", "what", "subject", "by", "why"), rows)
+
+
+@command.command("live")
+@click.argument("endpoint")
+@click.option("--at", metavar="TIME", help="such as 2026-11-21T13:37, in UTC unless it says otherwise  [default: now]")
+@click.option("--json", "as_json", is_flag=True, help="for scripts")
+@add_connection
+def live(admin: Admin, endpoint: str, at: str | None, as_json: bool) -> None:
+    """Show what ENDPOINT served at a time, on what evidence, and who let it."""
+    found = admin.get("ledger", "live", endpoint=endpoint, at=time.time() if at is None else read_time(at))
+    if as_json:
+        print_json(found)
+        return
+    shares = ", ".join(f"{version} ({share:.4g})" for version, share in found["versions"].items())
+    step = found["step"]
+    rows = [
+        ("served", shares),
+        *((f"digest of {version}", digest) for version, digest in found["digests"].items()),
+        ("since (UTC)", write_time(step["time"])),
+        ("by", f"{step['kind']} (entry {step['seq']}) {_say(step)}"),
+        *((item["metric"], f"{item['verdict']} {item['detail']}") for item in step["detail"].get("evidence", ())),
+        *(
+            ("approved by", f"{entry['actor']}: {entry['kind']} (entry {entry['seq']}) {entry['reason']}")
+            for entry in found["approvals"][:3]
+        ),
+    ]
+    print_table(("", ""), rows)
+
+
+def read_time(text: str) -> float:
+    """Return the seconds since 1970 of an ISO 8601 time. Raises `UsageError`.
+
+    >>> read_time("1970-01-01T01:00")
+    3600.0
+    """
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"--at {text}: expected a time such as 2026-11-21T13:37") from None
+    return (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
 
 
 def write_time(seconds: float) -> str:

@@ -6,6 +6,7 @@ import click
 
 from hyperion.cli.admin import Admin, add_connection
 from hyperion.cli.command_get import write_age
+from hyperion.cli.model_convert import convert, import_repository
 from hyperion.cli.model_push import push
 from hyperion.cli.show import print_json, print_table
 
@@ -18,6 +19,8 @@ def command() -> None:
 
 
 command.add_command(push)
+command.add_command(import_repository)
+command.add_command(convert)
 
 
 @command.command("list")

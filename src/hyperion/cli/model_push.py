@@ -59,7 +59,7 @@ def push(admin: Admin, name: str, path: str | None, as_json: bool, **said: Any) 
             signature = _sign(manifest, said)
             sent = upload_missing(admin, sources)
             try:
-                done = _register(admin, manifest, signature, said)
+                done = register(admin, manifest, signature=signature, alias=said["alias"], reason=said["reason"])
                 break
             except Conflict:
                 if said["version"] or attempt == _ATTEMPTS - 1:
@@ -160,15 +160,13 @@ def _sign(manifest: Manifest, said: dict[str, Any]) -> str:
     return sign_manifest(manifest, SigningKey(said["sign_key"], said["sign_password"], said["sign_certificate"]))
 
 
-def _register(admin: Admin, manifest: Manifest, signature: str, said: dict[str, Any]) -> dict[str, Any]:
+def register(
+    admin: Admin, manifest: Manifest, *, signature: str = "", alias: str = "", reason: str = ""
+) -> dict[str, Any]:
+    """Post a version whose blobs are uploaded."""
     import msgspec
 
-    body = {
-        "manifest": msgspec.to_builtins(manifest),
-        "signature": signature,
-        "alias": said["alias"],
-        "reason": said["reason"],
-    }
+    body = {"manifest": msgspec.to_builtins(manifest), "signature": signature, "alias": alias, "reason": reason}
     done: dict[str, Any] = admin.post("registry", "models", manifest.model, "versions", body=body)
     return done
 

@@ -11,9 +11,10 @@ from hyperion.store import ledger, predictions, registry, rollouts, tokens
 from hyperion.store.database import Database
 from hyperion.store.ledger import Entry, Findings
 from hyperion.store.tokens import TokenRow
-from hyperion.store.views import Explained, Registered
+from hyperion.store.views import Explained, LiveThen, Registered
 
 _PAGE = 1_000
+_APPROVALS = 20
 _STEPS = ("rollout.started", "rollout.step", "rollout.promoted", "rollout.paused", "rollout.halted", "rollout.aborted")
 
 
@@ -78,6 +79,22 @@ class Audit:
         """Recompute everything. `trusted` is a checkpoint, `key` a public key, that somebody kept outside."""
         with self._database.read() as tx:
             return ledger.verify(tx, key or ledger.public_key(tx), trusted)
+
+    def live_at(self, endpoint: str, at: float) -> LiveThen:
+        """What an endpoint served at a time (seconds since 1970), who let it and on what evidence, as the ledger says.
+        Raises `NotFound` where nothing was released then."""
+        with self._database.read() as tx:
+            after, newest = -1, None
+            approvals: list[Entry] = []
+            while newest is None:
+                page = ledger.entries(tx, subject=endpoint, limit=_PAGE, newest=True, after=after)
+                past = [entry for entry in page if entry.time <= at]
+                newest = next((entry for entry in past if entry.kind in _STEPS), None)
+                approvals += [entry for entry in past if entry.kind in ("endpoint.apply", "rollout.command")]
+                if newest is None and len(page) < _PAGE:
+                    raise NotFound(f'endpoint "{endpoint[:128]}": the ledger has no release of it at that time')
+                after = page[-1].seq
+        return LiveThen(endpoint, at, newest, tuple(approvals[:_APPROVALS]))
 
     def explain(self, prediction_id: str) -> Explained:
         """The lineage of a prediction. Raises `NotFound` where it was not sampled, or long ago."""

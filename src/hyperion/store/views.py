@@ -66,3 +66,13 @@ class Explained(Struct, frozen=True):
     step: Entry | None
     approvals: tuple[Entry, ...]
     entries: tuple[Entry, ...]
+
+
+class LiveThen(Struct, frozen=True):
+    """What an endpoint served at a time: `step` is the newest entry of its rollouts by then, with versions, weight and
+    evidence, `approvals` the newest resources and commands of people by then, newest first."""
+
+    endpoint: str
+    at: float
+    step: Entry
+    approvals: tuple[Entry, ...]
