@@ -13,12 +13,15 @@ _MAX_BYTES = 64 << 20
 
 
 async def collect_metrics(management: Management) -> bytes:
-    """Return Prometheus text. A gateway that does not answer in time is left out, as its process is then restarted."""
+    """Return Prometheus text: what the gateways count, and what control knows.
+
+    A gateway that does not answer in time is left out, as its process is then restarted.
+    """
     run_dir = Path(management.config.run_dir)
     sockets = [run_dir / f"gateway-{worker}.sock" for worker in range(management.config.gateway_workers)]
     answers = await asyncio.gather(*map(_ask, sockets), return_exceptions=True)
     parts = [answer for answer in answers if isinstance(answer, MetricsData)]
-    return render(merge(parts))
+    return render(merge([*parts, MetricsData({}, management.gauges(), {})]))
 
 
 async def _ask(socket: Path) -> MetricsData:

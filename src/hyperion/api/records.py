@@ -40,6 +40,9 @@ class Management(Protocol):
     def workers(self) -> dict[int, int]:
         """Connected gateways, and the snapshot version that each runs."""
 
+    def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """What control adds to the metrics."""
+
     def is_ready(self) -> bool:
         """True once every model was served or found broken, and every gateway knows."""
 

@@ -1,11 +1,12 @@
 """From settings to the configuration of each process of the tree."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from hyperion.cli.resolve import Settings
+from hyperion.cli.resolve import Resolved, Settings
 from hyperion.schema.config import MIB, ControlConfig, GatewayConfig, Source
 from hyperion.schema.errors import InvalidConfig
 
@@ -25,6 +26,11 @@ def check_settings(settings: Settings, paths: Sequence[str]) -> None:
         raise InvalidConfig("--tls-cert and --tls-key belong together; give both or neither")
     if settings.text("tls_client_ca") and not settings.text("tls_cert"):
         raise InvalidConfig("--tls-client-ca needs --tls-cert and --tls-key")
+    for key in _list(settings.text("trusted_keys")):
+        if not Path(key).is_file():
+            raise InvalidConfig(f"--trusted-keys: no such file: {key}")
+    if settings.flag("require_signature") and not settings.text("trusted_keys"):
+        raise InvalidConfig("--require-signature needs --trusted-keys: without a key nothing could be served")
     for key in ("tls_cert", "tls_key", "tls_client_ca"):
         if settings.text(key) and not Path(settings.text(key)).is_file():
             raise InvalidConfig(f"--{key.replace('_', '-')}: no such file: {settings.text(key)}")
@@ -83,11 +89,14 @@ def plan_control(
         admin_fd=admin_fd,
         admin_host=settings.text("admin_host"),
         admin_port=admin_port,
-        admin_names=tuple(name for name in settings.text("admin_names").replace(" ", "").split(",") if name),
+        admin_names=tuple(_list(settings.text("admin_names").replace(" ", ""))),
         public_url=url,
         drain_s=settings.number("drain_s"),
         log_format=log_format,
-        settings=tuple((e.setting.key, str(e.value), e.source) for e in settings.entries.values()),
+        settings=tuple((e.setting.key, _show(e), e.source) for e in settings.entries.values()),
+        database_url=settings.text("database_url"),
+        trusted_keys=tuple(os.path.abspath(key) for key in _list(settings.text("trusted_keys"))),
+        require_signature=settings.flag("require_signature"),
     )
 
 
@@ -95,6 +104,15 @@ def choose_log_format(settings: Settings, stream: TextIO) -> str:
     """Return text or json: children write into pipes, so only this process can see whether a person reads."""
     chosen = settings.text("log_format")
     return chosen if chosen != "auto" else "text" if stream.isatty() else "json"
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _show(entry: Resolved) -> str:
+    """A value as others may see it: of a database's URL not the password."""
+    return re.sub(r"(://[^/@:]*):[^@/]*@", r"\1:***@", str(entry.value))
 
 
 def _absolute(path: str) -> str | None:

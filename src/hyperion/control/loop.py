@@ -48,6 +48,7 @@ class ControlLoop:
         self.observer = observer
         self.outcomes: dict[str, Outcome] = {}
         self.looked_once = False
+        self.look_s = 0.0  # what the last look took
         self.looked = asyncio.Event()
         self.releases: Releases | None = None  # until the store is open
         self._epochs: dict[str, tuple[int, int]] = {}  # endpoint -> its epoch, and the first snapshot with it
@@ -66,7 +67,9 @@ class ControlLoop:
         """Look whenever something changed, and every few seconds anyway, for ever."""
         while True:
             self._wake.clear()
+            started = time.monotonic()
             await self.look()
+            self.look_s = time.monotonic() - started
             try:
                 async with asyncio.timeout(self._wait_s()):
                     await self._wake.wait()

@@ -76,6 +76,20 @@ class Management:
         """Connected gateway workers, and the snapshot version that each runs."""
         return self._loop.publisher.workers()
 
+    def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """What only control knows of metrics: the shares of versions, and how long its own work takes."""
+        weights: dict[tuple[str, ...], float] = {}
+        for model in self.snapshot().models:
+            shares = {track.version: track.share for track in model.split.tracks} if model.split else {}
+            for version in model.versions:
+                alone = 0.0 if shares else float(version.version == model.default_version)
+                weights[(model.name, version.version)] = shares.get(version.version, alone)
+        return {
+            "hyperion_rollout_weight": weights,
+            "hyperion_control_look_seconds": {(): self._loop.look_s},
+            "hyperion_snapshot_spread_seconds": {(): self._loop.publisher.spread_s},
+        }
+
     def is_ready(self) -> bool:
         """True once no model is loading and every gateway worker runs the current snapshot."""
         publisher = self._loop.publisher

@@ -15,6 +15,7 @@ from hyperion.control.management import Management
 from hyperion.control.probes import Probes
 from hyperion.control.release_book import Book
 from hyperion.control.releases import Releases
+from hyperion.control.trust import read_trust
 from hyperion.schema.config import ControlConfig
 from hyperion.schema.errors import HyperionError
 from hyperion.store.blobs import LocalBlobs
@@ -47,7 +48,8 @@ class Store:
         """Give the management its desk, and make the releases that this process will decide on when it leads."""
         self._log, self._wake = log, wake
         home = Path(self._config.home)
-        book = Book(self.database, self._blobs, home / "artifacts", self._config.defaults.trust_pickle)
+        trust, trust_pickle = read_trust(self._config), self._config.defaults.trust_pickle
+        book = Book(self.database, self._blobs, home / "artifacts", trust, trust_pickle)
         probes = Probes(self._run_dir, wake)
         self._releases = Releases(book, evidence, probes, lambda: secrets.token_hex(6), log, wake)
         running = asyncio.get_running_loop()
@@ -57,7 +59,7 @@ class Store:
                 running.call_soon_threadsafe(self._releases.invalidate)
 
         counts = evidence.counts
-        management.desk = Desk(self.database, self._blobs, written, lambda endpoint: counts(endpoint, 0))
+        management.desk = Desk(self.database, self._blobs, written, lambda endpoint: counts(endpoint, 0), trust)
 
     async def lead(self, loop: ControlLoop) -> None:
         """Take the lead and keep it for ever; whoever loses it stops deciding at once."""

@@ -4,6 +4,7 @@
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -42,6 +43,8 @@ class Publisher:
         poll_s: float = 10.0,
     ) -> None:
         self.snapshot = read_snapshot(paths[0])
+        self.spread_s = 0.0  # from publishing the last snapshot that all gateways run until they all did
+        self._published_s = 0.0
         self._paths = paths
         self._changed = changed
         self._on_report = on_report
@@ -51,6 +54,7 @@ class Publisher:
 
     def publish(self, snapshot: Snapshot) -> None:
         """Make this the current snapshot: on disk first, then to whoever waits."""
+        self._published_s = time.monotonic()
         data = msgspec.json.encode(snapshot)
         for path in self._paths:
             replace_file(path, data)
@@ -108,6 +112,8 @@ class Publisher:
         self, poll: link.Poll, writer: asyncio.StreamWriter, reading: "asyncio.Future[bytes]"
     ) -> link.Publish:
         self._views[writer] = GatewayView(poll.worker, poll.have)
+        if self._published_s and self.acknowledged() >= self.snapshot.version:
+            self.spread_s, self._published_s = time.monotonic() - self._published_s, 0.0
         self._changed()
         if poll.have > self.snapshot.version:
             # It holds a snapshot of a home that is gone: ours must be newer than that.

@@ -20,6 +20,7 @@ from hyperion.store import endpoints, ledger, predictions, registry, rollouts
 from hyperion.store.blobs import Blobs
 from hyperion.store.database import Database
 from hyperion.store.materialise import materialise
+from hyperion.store.signing import Trust, decide_trust, verify_signature
 
 
 class Event(Struct, frozen=True):
@@ -64,10 +65,14 @@ class Change(Struct, frozen=True):
 
 
 class Book:
-    """All of it, over one database and one place for blobs. `trust_pickle` is the operator's word for all versions."""
+    """All of it, over one database and one place for blobs. `trust` says whose signatures count,
+    `trust_pickle` is the operator's word for versions that nobody signed."""
 
-    def __init__(self, database: Database, blobs: Blobs, artifacts: Path, trust_pickle: bool = False) -> None:
+    def __init__(
+        self, database: Database, blobs: Blobs, artifacts: Path, trust: Trust, trust_pickle: bool = False
+    ) -> None:
         self.database = database
+        self._trust = trust
         self._trust_pickle = trust_pickle
         self._blobs = blobs
         self._artifacts = artifacts
@@ -137,8 +142,14 @@ class Book:
             return registry.get_manifest(tx, model, version)
 
     def lay_out(self, manifest: Manifest, name: str, options: ModelOptions) -> VerifiedSpec:
-        """Lay a version's files out for a runner of the endpoint `name`. Raises `HyperionError`."""
-        trusted = self._trust_pickle
+        """Lay a version's files out for a runner of the endpoint `name`, if its signature is one that counts.
+
+        Raises `HyperionError`.
+        """
+        with self.database.read() as tx:
+            signature = registry.get_signature(tx, manifest.model, manifest.version)
+        signed_by = verify_signature(manifest, signature, self._trust)
+        trusted = decide_trust(manifest, signed_by, self._trust_pickle)
         return materialise(manifest, self._blobs, self._artifacts, name=name, trust_pickle=trusted, options=options)
 
     def keep_predictions(self, rows: list[PredictionRow], fence: int | None) -> None:

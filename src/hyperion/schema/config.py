@@ -79,7 +79,7 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     management API; None makes control bind `admin_host`:`admin_port`. `admin_names` are
     further Host names under which the API may be called. `settings` lists every setting, its value and
     where it came from, for `/api/v1/config`. `database_url` is where releases are kept; "" is the home's
-    `hyperion.db`."""
+    `hyperion.db`. `trusted_keys` are files of keys and certificates whose signatures count."""
 
     run_dir: str
     home: str
@@ -96,3 +96,5 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     log_format: str = "json"
     settings: tuple[tuple[str, str, str], ...] = ()
     database_url: str = ""
+    trusted_keys: tuple[str, ...] = ()
+    require_signature: bool = False

@@ -119,7 +119,7 @@ def verify_signature(manifest: Manifest, signature: str, trust: Trust) -> str:
     if not trust:
         if trust.required:
             raise ModelRefused(
-                f"{name}: signatures are required, but no key is trusted; name its public key with --trusted-key"
+                f"{name}: signatures are required, but no key is trusted; name its public key with --trusted-keys"
             )
         return ""
     kind = _kind_of(name, signature)
@@ -132,7 +132,7 @@ def verify_signature(manifest: Manifest, signature: str, trust: Trust) -> str:
     network = " (to check an identity needs the network)" if kind == "identity" else ""
     raise ModelRefused(
         f"{name}: its signature is not valid for this version, or not by a trusted {kind}; trusted are "
-        f"{_names(trust)}{network}. If you trust who signed it, name the public key with --trusted-key or the root "
+        f"{_names(trust)}{network}. If you trust who signed it, name the public key with --trusted-keys or the root "
         "certificate with --trusted-certificate; otherwise sign and push it again as a new version"
     )
 
@@ -145,7 +145,7 @@ def decide_trust(manifest: Manifest, signed_by: str, trust_pickle: bool) -> bool
     if runs_code(manifest):
         raise ModelRefused(
             f"{manifest.model}@{manifest.version}: loading this format runs whatever code lies in its files. Sign the "
-            "version with a key that is trusted here (--sign-key, --trusted-key), convert it to a safe format with "
+            "version with a key that is trusted here (--sign-key, --trusted-keys), convert it to a safe format with "
             "`hyperion model convert`, or, if you trust who made it, serve it with --trust-pickle"
         )
     return False

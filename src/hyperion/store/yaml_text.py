@@ -46,7 +46,7 @@ def read_yaml_documents(text: str, name: str, error: type[HyperionError] = Model
             if not isinstance(node, yaml.MappingNode):
                 raise error(f"{name}:{_line(node)}: expected a mapping of keys to values")
             _measure(node, name, error)
-            lines = {(): _line(node)}
+            lines: dict[tuple[str | int, ...], int] = {(): _line(node)}
             _locate(node, (), lines, name, error)
             documents.append(Document(loader.construct_document(node), lines))
     except _UNREADABLE as problem:

@@ -63,6 +63,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "hyperion_replicas": Family("gauge", "Replicas by state.", (*_VERSION, "state")),
     "hyperion_shed_total": Family("counter", "Requests refused to protect the others.", ("reason",)),
     "hyperion_snapshot_version": Family("gauge", "Version of the snapshot that the gateway runs."),
+    "hyperion_rollout_weight": Family("gauge", "Share of an endpoint's requests that a version is given.", _VERSION),
+    "hyperion_control_look_seconds": Family("gauge", "What the last look of the control loop took."),
+    "hyperion_snapshot_spread_seconds": Family("gauge", "From publishing the last snapshot until all gateways ran it."),
     "hyperion_connections": Family("gauge", "Open HTTP connections."),
     "hyperion_records_dropped_total": Family("counter", "Request records lost because nobody took them in time."),
 }  # fmt: skip
