@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperion.policy.evidence import Tally, log_worse
-from hyperion.policy.rollout_metrics import log_pass
+from hyperion.policy.rollout_metrics import PASS_LEVEL, log_pass
 
 Counts = NDArray[np.int64]
 ALPHA: Final = 0.01
@@ -77,7 +77,7 @@ def is_promoted(
     bad = control = requests = 0
 
     def passes(at: int) -> bool:
-        return log_pass([Tally(share, bad, control)], bad, at, 1.2, allowance) >= log(20)
+        return log_pass([Tally(share, bad, control)], bad, at, 1.2, allowance) >= -log(PASS_LEVEL)
 
     for good, is_mine in zip(goods.tolist(), mine.tolist(), strict=True):
         if passes(requests + good):
@@ -221,7 +221,7 @@ def report_promotions(rng: np.random.Generator, say: Callable[[str], None], runs
         (0.5, 0.0002, 1.0),
         (0.5, 0.00001, 1.0),
     ):
-        passed = [is_promoted(rng, share, control, ratio, 0.001, 400) for _ in range(runs)]
+        passed = [is_promoted(rng, share, control, ratio, 0.001, 300) for _ in range(runs)]
         good = [requests for requests in passed if requests]
         row = [f"{share:.0%}", f"{control:.3%}", f"{ratio:g}", "0.1%", f"{len(good) / runs:.1%}"]
         row += [f"{upper_bound(len(good), runs):.1%}", f"{int(np.median(good)):,}" if good else "–"]
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str]) -> None:
     report_halts(rng, say, runs, 2_000)
     plot_peeking(rng, say, folder, runs, 2_000)
     plot_rules(rng, say, folder, max(runs // 10, 100))
-    report_promotions(rng, say, runs // 2)
+    report_promotions(rng, say, runs // 4)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ from hyperion.schema.resource import Rollout, Slo
 SOON_S: Final = 0.1  # while requests, copies or evidence come in
 LATER_S: Final = 1.0  # while somebody or something else is waited for
 IDLE_S: Final = 60.0
-MOVES_MAX: Final = 8  # in one look, each to another stage; more would be a circle
 
 
 def begin(
@@ -105,13 +104,11 @@ def decide(
     outcome = ""
     if command is not None:
         (state, events), outcome = obey(rollout, state, observed, now, command)
-    for _ in range(MOVES_MAX):
-        if state.state not in OPEN:
-            break
+    moved = True
+    while moved and state.state in OPEN:  # each move leads to a later stage or to an end, so there is a last one
         state, more = look(rollout, slo, state, observed, now)
         events += more
-        if not more:
-            break
+        moved = bool(more)
     next_look = _next_look(state, now)
     if state.state in OPEN:
         state = msgspec.structs.replace(state, next_look_at=next_look)

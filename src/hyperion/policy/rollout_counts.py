@@ -1,5 +1,6 @@
 """What gateways counted, sorted for the verdicts by role, and checked against what was seen before. Pure."""
 
+from itertools import accumulate
 from math import isfinite
 from typing import Final
 
@@ -108,12 +109,8 @@ def choose_slow(slo: Slo, limit: SlowLimit, latency: tuple[int, ...]) -> tuple[i
     total = sum(latency)
     if total < FREEZE_REQUESTS or min(latency) < 0:
         return None
-    seen = 0
-    for bucket, count in enumerate(latency):
-        seen += count
-        if seen >= quantile * total:
-            return int(1_000 * 2.0 ** (bucket / BUCKETS_PER_OCTAVE)), quantile
-    raise AssertionError("some bucket holds the quantile of a positive total")
+    bucket = next(index for index, seen in enumerate(accumulate(latency)) if seen >= quantile * total)
+    return int(1_000 * 2.0 ** (bucket / BUCKETS_PER_OCTAVE)), quantile
 
 
 def _promised_slow(slo: Slo, limit: SlowLimit) -> tuple[int, float] | None:

@@ -27,7 +27,8 @@ from hyperion.policy.shadow import judge_shadow
 from hyperion.policy.verdict import ERROR, FAIL, PASS, RUNNING, Evidence, judge_query
 from hyperion.schema.resource import Rollout, ShadowStage, Slo
 
-PASS_LEVEL: Final = 0.05  # the risk that a version at the margin is promoted
+# The risk that a version at the margin is promoted: 5 % at most, with something to spare.
+PASS_LEVEL: Final = 0.04
 PASS_RATIO: Final = 1.5
 ALLOWANCE_MIN: Final = 1e-5  # of errors: that there will never be one cannot be shown
 
@@ -61,9 +62,9 @@ def judge_pair(
 
     `fail` where the evidence against "at most `margin` times the control's rate" reaches `threshold`; with a `floor`
     the canary's own rate has to be provably over it, too. `mirrored` events of the shadow count against the canary
-    only, as copies may have been dropped. `pass` where, at 5 %, it is refuted that the rate is both
+    only, as copies may have been dropped. `pass` where it is refuted that the rate is both
     `max(1.5, margin)` times the control's or more, and `allowance` or more: the mean of the two E-values, so that a
-    version for which both hold is promoted with a probability of 5 % at most.
+    version for which both hold is promoted with a probability of 4 % at most.
 
     >>> judge_pair("errors", [Tally(0.5, 0, 0)], 0, 4_500, margin=1.2, allowance=0.001, threshold=200.0).verdict
     'pass'
@@ -86,9 +87,9 @@ def judge_pair(
 
 
 def log_pass(tallies: Sequence[Tally], bad: int, requests: int, margin: float, allowance: float) -> float:
-    """The log of the E-value that `pass` needs 20 of.
+    """The log of the E-value of which `pass` needs 25.
 
-    >>> log_pass([Tally(0.5, 0, 0)], 0, 4_500, 1.2, 0.001) > log(20)
+    >>> log_pass([Tally(0.5, 0, 0)], 0, 4_500, 1.2, 0.001) > log(25)
     True
     """
     beside = log_no_worse(tallies, max(PASS_RATIO, margin))
@@ -188,7 +189,7 @@ def judge_trouble(counted: Counted) -> tuple[Evidence, ...]:
 
 
 def find_win(rollout: Rollout, counted: Counted, observed: Observed) -> str:
-    """In which metric a challenger is provably better than its champion (5 % in all); "" where in none.
+    """In which metric a challenger is provably better than its champion (4 % in all); "" where in none.
 
     >>> find_win(Rollout(), Counted(errors=(Tally(0.5, 2, 60),)), Observed())
     'errors'
