@@ -147,7 +147,7 @@ async def test_a_model_that_does_not_stream_answers_with_a_stream_of_one(obedien
 async def test_no_more_streams_are_open_than_a_replica_may_hold(
     obedient: ServedVersion, new_fifo: Callable[[], Fifo], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperion.gateway.pipeline.MAX_STREAMS", 1)
+    monkeypatch.setattr("hyperion.gateway.admit.MAX_STREAMS", 1)
     async with serving(("obedient", obedient)) as gateway:
         with await gateway.connect() as client:
             fifo = new_fifo()
