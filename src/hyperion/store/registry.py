@@ -231,11 +231,12 @@ def resolve(tx: Connection, reference: str) -> Manifest:
     return found
 
 
-def unknown(tx: Connection, model: str, version: str = "") -> UnknownModel:
+def unknown(tx: Connection, model: str, version: str | None = None) -> UnknownModel:
     """The error for a model, or a version or alias of it, that is not there: it names what comes nearest."""
-    versions = tx.execute(select(MODEL_VERSION.c.version).where(MODEL_VERSION.c.model == model)).scalars().all()
-    if versions and version:
-        known = [*aliases(tx, model), *reversed(versions)]
+    of_model = select(MODEL_VERSION.c.version).where(MODEL_VERSION.c.model == model)
+    versions = tx.execute(of_model.order_by(MODEL_VERSION.c.number.desc())).scalars().all()
+    if versions and version is not None:
+        known = [*aliases(tx, model), *versions]
         return UnknownModel(
             f"model {model!r} has no version or alias {version[:128]!r}; " + _nearest(version, known, "it has")
         )
