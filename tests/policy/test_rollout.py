@@ -97,6 +97,12 @@ def test_undo_swaps_back_at_once_while_the_old_version_is_warm_and_back_again() 
     assert split_of(Rollout(), look(Rollout(), state, 160.0, "undo").state).tracks == (Track("2", 1.0),)
 
 
+def test_undo_in_the_middle_of_a_rollout_ends_it() -> None:
+    decision = look(Rollout(), start(Rollout()), 1.0, "undo")
+    assert (decision.state.state, decision.events[0][1]["command"]) == ("aborted", "undo")
+    assert decision.reason == "version 1 serves all requests"
+
+
 @pytest.mark.parametrize(("now", "stable_ready"), [(900.0, True), (150.0, False)])
 def test_undo_loads_the_old_version_first_where_it_is_not_warm(now: float, stable_ready: bool) -> None:
     first = look(Rollout(), promoted(), now, "undo", stable_ready=stable_ready, candidate="loading").state
