@@ -30,6 +30,7 @@ from hyperion.store import registry
 from hyperion.store.blobs import LocalBlobs
 from hyperion.store.database import open_home
 from hyperion.store.push import Details, prepare_push, put_files
+from hyperion.store.signing import Trust
 from tests.e2e.served import free_ports
 
 SUMS = Path(__file__).parents[1] / "e2e" / "models" / "sums"
@@ -109,7 +110,7 @@ class Platform:
         self.config = ControlConfig(run_dir=str(home), home=str(home), admin_port=port)
         self.database = open_home(home)
         self.blobs = LocalBlobs(home / "blobs")
-        self.loop = Loop(Book(self.database, self.blobs, home / "artifacts"))
+        self.loop = Loop(Book(self.database, self.blobs, home / "artifacts", Trust()))
         self.counted: tuple[TrackCounts, ...] = ()
         self.desk = Desk(self.database, self.blobs, self.loop.woken.set, lambda _endpoint: self.counted)
         app = make_app(self, self.token, ("localhost",))

@@ -218,7 +218,9 @@ def view_rollout(row: ReleaseRow, counts: Iterable[TrackCounts] = ()) -> Rollout
 def _view_tracks(state: ReleaseState, counts: tuple[TrackCounts, ...]) -> list[TrackView]:
     shadow = any(item.shadow for item in counts) or (state.state == "shadow" and bool(state.to_version))
     canary = not shadow or state.weight > 0 or any(_is_canary(state, item) for item in counts)
-    tracks = [_sum(state.from_version, "control", 1 - state.weight, counts)] if state.from_version else []
+    if not state.from_version:  # the first release: there is nothing to compare it with
+        return [_sum(state.to_version, "control", state.weight, counts)] if state.to_version else []
+    tracks = [_sum(state.from_version, "control", 1 - state.weight, counts)]
     if state.to_version and canary:
         tracks.append(_sum(state.to_version, "canary", state.weight, counts))
     if state.to_version and shadow:

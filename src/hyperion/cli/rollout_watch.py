@@ -36,7 +36,7 @@ def _follow_plain(admin: Admin, endpoint: str, after: str) -> dict[str, Any]:
     status: dict[str, Any] = {}
     said, said_at = None, 0.0
     for kind, status in admin.follow("rollouts", endpoint, "watch", after=after):
-        key = [status[name] for name in ("state", "step", "weight", "verdict", "reason")]
+        key = [status[name] for name in ("state", "step", "weight", "verdict")]
         if kind == "end":
             for item in status["evidence"]:
                 sys.stdout.write(f"  {write_evidence(item)}\n")
