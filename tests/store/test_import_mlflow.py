@@ -1,9 +1,9 @@
 """A model of a real MLflow store (directory or database) is imported with the run that made it."""
 
 import os
-import subprocess
-import sys
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,49 +16,57 @@ from tests.services import needs_installed, needs_module
 needs_installed("mlflow", extra="mlflow")
 needs_module("sqlalchemy", extra="tests")
 COMMIT = "c0ffee" + "0" * 34
-# In a process of its own, as a user's training is: MLflow keeps the store in globals of its module.
-TRAIN = """
-import os, sys
-os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
-import mlflow, mlflow.data, mlflow.sklearn
-from mlflow.tracking import MlflowClient
-import numpy as np
-from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression
-commit, root = sys.argv[1:]
-X, y = load_iris(return_X_y=True)
-fitted = LogisticRegression(max_iter=300).fit(X, y)
-for uri in (f"file://{root}/mlruns", f"sqlite:///{root}/mlflow.db"):
+# Importing MLflow and making its database takes seconds, and many on a busy machine.
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def runs(
+    tmp_path_factory: pytest.TempPathFactory, classifier: Any, iris: tuple[Any, Any]
+) -> dict[str, tuple[str, str]]:
+    """By the kind of store: a tracking URI and the id of the run in it."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in ("MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY"):
+            patch.setenv(name, "true")
+        patch.setenv("MLFLOW_TRACKING_URI", "")
+        import mlflow
+
+        before = mlflow.get_tracking_uri()
+        root = tmp_path_factory.mktemp("mlflow")
+        uris = {"directory": f"file://{root}/mlruns", "database": f"sqlite:///{root}/mlflow.db"}
+        made = {kind: (uri, log_model(uri, root / kind, classifier, *iris)) for kind, uri in uris.items()}
+        mlflow.set_tracking_uri(before)
+    return made
+
+
+def log_model(uri: str, artifacts: Path, model: Any, rows: Any, labels: Any) -> str:
+    """What a training script does: a run with all that MLflow keeps, and a registered model. Returns the run's id."""
+    import mlflow.data
+    import mlflow.sklearn
+
     mlflow.set_tracking_uri(uri)
-    mlflow.set_experiment(experiment_id=mlflow.create_experiment("fraud-detection", f"file://{root}/{uri[:4]}"))
-    with mlflow.start_run() as run:
+    experiment = mlflow.create_experiment("fraud-detection", f"file://{artifacts}")
+    with mlflow.start_run(experiment_id=experiment) as run:
         mlflow.log_metric("auc", 0.5, step=1)
         mlflow.log_metric("auc", 0.9, step=2)
         mlflow.log_metric("bad", float("nan"))
         mlflow.log_param("depth", 3)
-        mlflow.set_tags({"team": "risk", "mlflow.source.git.commit": commit})
-        mlflow.log_input(mlflow.data.from_numpy(X, name="iris"), context="training")
+        mlflow.set_tags({"team": "risk", "mlflow.source.git.commit": COMMIT})
+        mlflow.log_input(mlflow.data.from_numpy(rows, name="iris"), context="training")
         mlflow.sklearn.log_model(
-            fitted, name="model", registered_model_name="fraud", signature=mlflow.models.infer_signature(X, y),
-            pip_requirements=["scikit-learn==1.2.3", "numpy"], serialization_format="skops")
-    client = MlflowClient()
+            model,
+            name="model",
+            registered_model_name="fraud",
+            signature=mlflow.models.infer_signature(rows, labels),
+            pip_requirements=["scikit-learn==1.2.3", "numpy"],
+            serialization_format="cloudpickle",
+        )
+    client = mlflow.MlflowClient()
     client.set_registered_model_alias("fraud", "champion", "1")
     client.update_model_version("fraud", "1", description="# Card of fraud")
     client.set_model_version_tag("fraud", "1", "approved", "yes")
-    print(uri, run.info.run_id)
-"""
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
-    """By the kind of store: a tracking URI and the id of the run in it."""
-    root = tmp_path_factory.mktemp("mlflow")
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
-    command = [sys.executable, "-W", "ignore", "-c", TRAIN, COMMIT, str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    directory, database = (tuple(line.split()) for line in done.stdout.splitlines() if ":///" in line)
-    return {"directory": directory, "database": database}
+    return str(run.info.run_id)
 
 
 @pytest.fixture(params=["directory", "database"])
@@ -76,7 +84,7 @@ def check_lineage(manifest: Manifest, run: str) -> None:
     assert (source["kind"], source["run"], source["experiment"]) == ("mlflow", run, "fraud-detection")
     assert manifest.libraries["scikit-learn"] == "1.2.3"
     assert "MLmodel" in {file.path for file in manifest.files}
-    assert manifest.entry == "model.skops"
+    assert manifest.entry == "model.pkl"
     assert manifest.signature is not None
 
 
