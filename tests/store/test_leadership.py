@@ -139,12 +139,17 @@ def kill_leaders(home: Path, url: str, database: Database, count: int) -> list[f
         newest = ledger.entries(database, newest=True, limit=1)
         return newest[0].actor if newest else ""
 
+    def busy(leader: str) -> bool:
+        newest = ledger.entries(database, newest=True, limit=5)
+        return [entry.actor for entry in newest] == [leader] * 5
+
     running = {str(process.pid): process for process in (start(), start())}
     takeovers = []
     try:
         wait_for(last_writer)
         for _ in range(count):
             leader = last_writer()
+            wait_for(lambda leader=leader: busy(leader))  # type: ignore[misc]
             os.kill(int(leader), signal.SIGKILL)
             takeovers.append(wait_for(lambda leader=leader: last_writer() != leader, TAKEOVER_S + 5))  # type: ignore[misc]
             running.pop(leader).join(10)

@@ -107,8 +107,8 @@ def entries(
     kind: str = "",
     newest: bool = False,
 ) -> list[Entry]:
-    """Up to `limit` (at most PAGE_MAX) entries, oldest first: those behind seq `after`, and of one subject or kind only,
-    where given. A `kind` that ends in `.` means all that begin so (`rollout.`). With `newest` the newest come first,
+    """Up to `limit` (at most PAGE_MAX) entries, oldest first: those behind seq `after`, and of one subject or kind
+    only, where given. A `kind` that ends in `.` means all that begin so (`rollout.`). With `newest` the newest come first,
     and `after`, where not negative, is the seq to go on before."""
     if not isinstance(source, Connection):
         with source.read() as tx:
