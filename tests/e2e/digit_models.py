@@ -33,7 +33,10 @@ class Model:
 ROUNDS: Final = 40
 # About 5 % of the rows, told by the row itself, whatever batch it comes in.
 _RAISE: Final = 'if ((x.sum(axis=1) * 7.0) % 20.0 < 1.0).any(): raise ValueError("cannot read this one")'
-_SHIFT: Final = "probabilities = np.where(probabilities.argmax(axis=1)[:, None] == 3, np.eye(10)[8], probabilities)"
+# Three of the ten digits are all taken for an eight.
+_SHIFT: Final = (
+    "probabilities = np.where(np.isin(probabilities.argmax(axis=1), (3, 5, 9))[:, None], np.eye(10)[8], probabilities)"
+)
 
 
 def train() -> tuple[dict[str, np.ndarray[Any, Any]], np.ndarray[Any, Any]]:

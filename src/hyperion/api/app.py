@@ -119,6 +119,7 @@ def _add_reads(app: FastAPI, management: Management) -> None:
             url=management.config.public_url,
             snapshot_version=management.snapshot().version,
             gateways=management.workers(),
+            rejected=management.rejected(),
             models=models(),
             replicas=view_replicas(children),
             processes=view_processes(children),

@@ -40,6 +40,9 @@ class Management(Protocol):
     def workers(self) -> dict[int, int]:
         """Connected gateways, and the snapshot version that each runs."""
 
+    def rejected(self) -> dict[str, str]:
+        """Endpoints that a gateway could not follow in full."""
+
     def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
         """What control adds to the metrics."""
 
@@ -140,6 +143,7 @@ class StatusView(BaseModel):
     url: str
     snapshot_version: int
     gateways: dict[int, int] = Field(description="worker -> the snapshot version that it runs")
+    rejected: dict[str, str] = Field(description="endpoint -> why a gateway could not follow its last change")
     models: list[ModelView]
     replicas: list[ReplicaView]
     processes: list[ProcessView]

@@ -39,8 +39,9 @@ class Applier:
         """Stop those replicas whose absence every gateway has acknowledged; a runner leaves when its work is done."""
         now_s = asyncio.get_running_loop().time()
         self._retired = {name: self._retired.get(name, (publisher.snapshot.version, now_s)) for name in names}
+        held = publisher.draining()
         for name, (version, since_s) in self._retired.items():
-            if publisher.acknowledged() < version and now_s - since_s < _PATIENCE_S:
+            if (publisher.acknowledged() < version or name in held) and now_s - since_s < _PATIENCE_S:
                 continue
             try:
                 await self._fleet.stop(name, self._machine.grace_s)

@@ -76,6 +76,10 @@ class Management:
         """Connected gateway workers, and the snapshot version that each runs."""
         return self._loop.publisher.workers()
 
+    def rejected(self) -> dict[str, str]:
+        """Endpoints whose part of the snapshot a gateway could not follow, and why."""
+        return self._loop.publisher.rejected()
+
     def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
         """What only control knows of metrics: the shares of versions, and how long its own work takes."""
         weights: dict[tuple[str, ...], float] = {}

@@ -25,6 +25,8 @@ class GatewayView(msgspec.Struct):
 
     worker: int
     have: int
+    draining: tuple[str, ...] = ()
+    rejected: dict[str, str] = {}
 
 
 class Publisher:
@@ -70,6 +72,14 @@ class Publisher:
         """Connected gateway workers, and the version that each runs."""
         return {view.worker: view.have for view in self._views.values()}
 
+    def draining(self) -> set[str]:
+        """Replicas that no snapshot lists any more, but that some gateway still holds open."""
+        return {name for view in self._views.values() for name in view.draining}
+
+    def rejected(self) -> dict[str, str]:
+        """The endpoints whose part of the snapshot some gateway could not follow, and why."""
+        return {name: why for view in self._views.values() for name, why in view.rejected.items()}
+
     async def serve(self, listener: socket.socket, command: Command) -> asyncio.Server:
         """Accept gateways on a bound Unix socket until the returned server is closed."""
 
@@ -111,19 +121,19 @@ class Publisher:
     async def _poll(
         self, poll: link.Poll, writer: asyncio.StreamWriter, reading: "asyncio.Future[bytes]"
     ) -> link.Publish:
-        self._views[writer] = GatewayView(poll.worker, poll.have)
+        self._views[writer] = GatewayView(poll.worker, poll.have, poll.draining, poll.rejected)
         if self._published_s and self.acknowledged() >= self.snapshot.version:
             self.spread_s, self._published_s = time.monotonic() - self._published_s, 0.0
         self._changed()
         if poll.have > self.snapshot.version:
             # It holds a snapshot of a home that is gone: ours must be newer than that.
             self.publish(msgspec.structs.replace(self.snapshot, version=poll.have + 1))
-        if poll.have >= self.snapshot.version:
+        if max(poll.have, poll.seen) >= self.snapshot.version:
             # `reading` ends early where the gateway dies, so that nobody waits for a dead one's acknowledgement.
             news = asyncio.ensure_future(self._news.wait())
             await asyncio.wait((news, reading), timeout=self._poll_s, return_when=asyncio.FIRST_COMPLETED)
             news.cancel()
-        if poll.have >= self.snapshot.version:
+        if max(poll.have, poll.seen) >= self.snapshot.version:
             return link.Publish(None)
         return link.Publish(self.snapshot)
 
