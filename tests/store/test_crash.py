@@ -56,6 +56,9 @@ def test_a_writer_killed_at_any_point_loses_nothing_and_leaves_nothing_half(
             assert told[0] > generation
             generation = told[0]
         finish(database, name, generation)
+        if kill_at % 8 == 0:  # not each time, as what is wrong stays wrong and takes longer and longer to look through
+            with database.read() as tx:
+                assert ledger.verify(tx).ok
     with database.read() as tx:
         assert ledger.verify(tx).ok
 
@@ -63,7 +66,6 @@ def test_a_writer_killed_at_any_point_loses_nothing_and_leaves_nothing_half(
 def check(database: Database, name: str, acknowledged: list[int], point: str) -> None:
     with database.read() as tx:
         done = is_done(tx, name)
-        assert ledger.verify(tx).ok, point
     count = sum(done)
     assert done == [True] * count + [False] * (len(STEPS) - count), "the steps hold in their order"
     assert count >= len(acknowledged), f"killed at {point}: an acknowledged write is lost"

@@ -108,8 +108,8 @@ def entries(
     newest: bool = False,
 ) -> list[Entry]:
     """Up to `limit` (at most PAGE_MAX) entries, oldest first: those behind seq `after`, and of one subject or kind
-    only, where given. A `kind` that ends in `.` means all that begin so (`rollout.`). With `newest` the newest come first,
-    and `after`, where not negative, is the seq to go on before."""
+    only, where given. A `kind` that ends in `.` means all that begin so (`rollout.`). With `newest` the newest come
+    first, and `after`, where not negative, is the seq to go on before."""
     if not isinstance(source, Connection):
         with source.read() as tx:
             return entries(tx, after=after, limit=limit, subject=subject, kind=kind, newest=newest)
