@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,16 @@ def log_model(uri: str, artifacts: Path, model: Any, rows: Any, labels: Any) -> 
     client.update_model_version("fraud", "1", description="# Card of fraud")
     client.set_model_version_tag("fraud", "1", "approved", "yes")
     return str(run.info.run_id)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """MLflow likes to make a database in the working directory: an import must not."""
+    folder = tmp_path / "working"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    yield
+    assert os.listdir(folder) == []
 
 
 @pytest.fixture(params=["directory", "database"])
@@ -144,4 +155,4 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path, monkeypatch: pyte
     assert "there is no such directory" in refuse(f"file://{tmp_path}/absent")
     assert "there is no such directory" in refuse(str(tmp_path / "absent"))
     assert "give --tracking-uri" in refuse("")
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == ["working"]

@@ -7,6 +7,8 @@ model is downloaded, described and hashed, and never loaded.
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -54,12 +56,15 @@ def prepare_mlflow_push(
     directory = Path(reference)
     if (directory / "MLmodel").is_file():
         found, folder = _describe_directory(directory), directory
+        if found.run and uri:
+            with _opened(uri) as client:
+                found, details = _add_run(client, found, details)
     else:
-        client = _open(uri)
-        found = _find(client, reference)
-        folder = _download(found.uri, into, uri)
-    if found.run and uri:
-        found, details = _add_run(_open(uri), found, details)
+        with _opened(uri) as client:
+            found = _find(client, reference)
+            folder = _download(found.uri, into)
+            if found.run:
+                found, details = _add_run(client, found, details)
     source = {"kind": "mlflow", **found.source, **({"tracking_uri": _without_secrets(uri)} if uri else {})}
     details = msgspec.structs.replace(
         details,
@@ -132,24 +137,25 @@ def _texts(values: dict[str, Any]) -> dict[str, str]:
     return {str(key)[:MAX_KEY]: str(value)[:MAX_VALUE] for key, value in list(values.items())[:MAX_ITEMS]}
 
 
-def _download(artifact_uri: str, into: Path, tracking_uri: str) -> Path:
-    import mlflow
+def _download(artifact_uri: str, into: Path) -> Path:
     from mlflow import artifacts
 
     into.mkdir(parents=True, exist_ok=True)
-    # The address is given twice: MLflow's own download of `models:` and `runs:` looks into the global one.
+    return Path(_ask(artifact_uri, lambda: artifacts.download_artifacts(artifact_uri=artifact_uri, dst_path=str(into))))
+
+
+@contextmanager
+def _opened(uri: str) -> Iterator[Any]:
+    """A client of the store at `uri`, which is MLflow's global one meanwhile: parts of MLflow ask only for that, and
+    would make a new database in the working directory."""
+    client_class = _import(uri)
+    import mlflow
+
     before = os.environ.get("MLFLOW_TRACKING_URI"), mlflow.get_tracking_uri(), mlflow.get_registry_uri()
     try:
-        mlflow.set_tracking_uri(tracking_uri)
-        mlflow.set_registry_uri(tracking_uri)
-        return Path(
-            _ask(
-                artifact_uri,
-                lambda: artifacts.download_artifacts(
-                    artifact_uri=artifact_uri, dst_path=str(into), tracking_uri=tracking_uri
-                ),
-            )
-        )
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        yield _ask(f"--tracking-uri {_without_secrets(uri)}", lambda: client_class(uri, uri))
     finally:
         mlflow.set_tracking_uri(before[1])
         mlflow.set_registry_uri(before[2])
@@ -158,8 +164,8 @@ def _download(artifact_uri: str, into: Path, tracking_uri: str) -> Path:
             os.environ["MLFLOW_TRACKING_URI"] = before[0]
 
 
-def _open(uri: str) -> Any:
-    """A client of the store at `uri`, which must exist: MLflow would make an empty one."""
+def _import(uri: str) -> Any:
+    """MLflow's client, for the store at `uri`, which must exist: MLflow would make an empty one."""
     if not uri:
         raise ModelRefused("which MLflow store? give --tracking-uri, or set MLFLOW_TRACKING_URI")
     local = _local_path(uri)
@@ -179,7 +185,7 @@ def _open(uri: str) -> Any:
             "importing from MLflow needs mlflow-skinny, which is not installed; install it with: "
             "pip install 'hyperion-inference[mlflow]'"
         ) from error
-    return _ask(f"--tracking-uri {_without_secrets(uri)}", lambda: MlflowClient(uri, uri))
+    return MlflowClient
 
 
 def _local_path(uri: str) -> Path | None:
