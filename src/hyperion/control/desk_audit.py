@@ -15,7 +15,7 @@ from hyperion.store.views import Explained, LiveThen, Registered
 
 _PAGE = 1_000
 _APPROVALS = 20
-_STEPS = ("rollout.started", "rollout.step", "rollout.promoted", "rollout.paused", "rollout.halted", "rollout.aborted")
+_STEPS = tuple(f"rollout.{step}" for step in ("started", "step", "promoted", "paused", "halted", "aborted", "undone"))
 
 
 class Audit:

@@ -13,6 +13,7 @@ import msgspec
 from hyperion.policy.rollout_commands import obey
 from hyperion.policy.rollout_look import look
 from hyperion.policy.rollout_moves import UNDO, Event, new_epoch
+from hyperion.policy.rollout_settle import is_unsettled, settle
 from hyperion.policy.rollout_stages import plan_stages
 from hyperion.policy.rollout_state import (
     OPEN,
@@ -109,6 +110,9 @@ def decide(
         state, more = look(rollout, slo, state, observed, now)
         events += more
         moved = bool(more)
+    if is_unsettled(state):
+        state, more = settle(state, observed, now)
+        events += more
     next_look = _next_look(state, now)
     if state.state in OPEN:
         state = msgspec.structs.replace(state, next_look_at=next_look)
@@ -166,6 +170,8 @@ def kept_versions(state: ReleaseState, now: float) -> tuple[str, ...]:
 
 def _next_look(state: ReleaseState, now: float) -> float:
     """When something may have changed by itself."""
+    if is_unsettled(state):
+        return now + SOON_S
     if state.state in OPEN:
         waits = state.state == "paused" and not state.weight and not state.shadow_share
         return now + (LATER_S if waits else SOON_S)

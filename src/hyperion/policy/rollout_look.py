@@ -112,6 +112,7 @@ def _note(
         lost_at=lost_at,
         held_s=state.held_s + (min(max(passed, 0.0), CREDIT_S) if watched else 0.0),
         looked_at=now,
+        first_bad_at=state.first_bad_at or (now if any(row.bad_canary for row in evidence) else 0.0),
     )
 
 

@@ -127,6 +127,9 @@ class ReleaseState(Struct, frozen=True):
     verdict: str = RUNNING
     reason: str = ""
     next_look_at: float = 0.0
+    first_bad_at: float = 0.0
+    back_at: float = 0.0
+    settled: bool = False
 
 
 class Decision(Struct, frozen=True):
