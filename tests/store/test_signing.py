@@ -185,3 +185,9 @@ def test_a_pickle_needs_a_trusted_signature_or_the_operator_s_word() -> None:
     assert all(word in message for word in ("--sign-key", "--trust-pickle", "hyperion model convert"))
     safe = msgspec.structs.replace(MANIFEST, entry="model.skops")
     assert not decide_trust(safe, "", False)
+
+
+def test_a_signature_holds_for_the_same_content_whoever_pushed_it_and_when(tmp_path: Path, signature: str) -> None:
+    """A version that was there unsigned may be signed later; what the registry keeps is its first manifest."""
+    first = msgspec.structs.replace(MANIFEST, created_by="bob@there", created_at=MANIFEST.created_at + 60.0)
+    assert verify_signature(first, signature, trust_key(tmp_path, "key")) == "key key.pub"

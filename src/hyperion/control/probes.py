@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from hyperion.control.smoke import run_smoke
 from hyperion.fleet.replicas import name_socket
-from hyperion.policy.verdict import QueryResult
+from hyperion.policy.verdict import QueryResult, name_query
 from hyperion.schema.resource import QueryLimit, Smoke
 
 _QUERY_TIMEOUT_S: Final = 10.0
@@ -49,7 +49,7 @@ class Probes:
             last = self._results.get(key)
             if last is None or now - last.at >= limit.interval_s or now < last.at:
                 self._start(key, self._query(key, limit, now))
-            results.append(last or QueryResult(name_of(limit), None, "not asked yet", now))
+            results.append(last or QueryResult(name_query(limit), None, "not asked yet", now))
         return tuple(results)
 
     def _start(self, key: object, work: Coroutine[Any, Any, None]) -> None:
@@ -73,14 +73,9 @@ class Probes:
         self._wake()
 
 
-def name_of(limit: QueryLimit) -> str:
-    """The query's name, or its text."""
-    return limit.name or limit.promql[:80]
-
-
 def ask_prometheus(limit: QueryLimit, now: float) -> QueryResult:
     """Ask for the query's value now. An empty result, several series or NaN are errors: no data is never good news."""
-    name = name_of(limit)
+    name = name_query(limit)
     if not limit.provider.startswith(("http://", "https://")):
         return QueryResult(name, None, "provider: expected the URL of a Prometheus server", now)
     url = f"{limit.provider.rstrip('/')}/api/v1/query?{urllib.parse.urlencode({'query': limit.promql})}"

@@ -79,6 +79,11 @@ def check_files(files: tuple[FileEntry, ...]) -> None:
         raise _refuse("files", f"at most {MAX_TOTAL_BYTES >> 30} GiB in all", "more")
 
 
+def content_of(manifest: Manifest) -> Manifest:
+    """The manifest without what differs between two pushes of the same: who pushed it, and when."""
+    return msgspec.structs.replace(manifest, created_by="", created_at=0.0)
+
+
 def encode_manifest(manifest: Manifest) -> bytes:
     """The canonical JSON of a manifest: keys sorted, no spaces. What is signed, stored and compared.
 

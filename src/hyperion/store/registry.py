@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from hyperion.schema.errors import Conflict, ModelRefused, UnknownModel
 from hyperion.schema.registry import Manifest
 from hyperion.store import ledger
+from hyperion.store.manifest import content_of
 from hyperion.store.names import check_name, is_valid_name
 from hyperion.store.tables import MODEL_ALIAS, MODEL_VERSION
 from hyperion.store.transaction import now, reached
@@ -86,11 +87,6 @@ def put_version(tx: Connection, manifest: Manifest, *, actor: str, reason: str =
     after = ledger.digest_of(manifest)
     ledger.append(tx, "model.push", name, actor=actor, reason=reason, after=after, detail=detail)
     return True
-
-
-def content_of(manifest: Manifest) -> Manifest:
-    """The manifest without what differs between two pushes of the same: who pushed it, and when."""
-    return msgspec.structs.replace(manifest, created_by="", created_at=0.0)
 
 
 def get_manifest(tx: Connection, model: str, version: str) -> Manifest | None:

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from hyperion.schema.errors import HyperionError, MissingExtra, ModelRefused
 from hyperion.schema.registry import Manifest
-from hyperion.store.manifest import encode_manifest, runs_code
+from hyperion.store.manifest import content_of, encode_manifest, runs_code
 
 FILE = "manifest.json"
 LIMIT_BYTES = 1 << 20
@@ -171,7 +171,7 @@ def _laid_out(manifest: Manifest) -> Iterator[tuple[Path, Path]]:
     with tempfile.TemporaryDirectory(prefix="hyperion-") as home:
         folder = Path(home) / f"{manifest.model}@{manifest.version}"
         folder.mkdir()
-        (folder / FILE).write_bytes(encode_manifest(manifest))
+        (folder / FILE).write_bytes(encode_manifest(content_of(manifest)))
         yield folder, Path(home) / "signature.json"
 
 
@@ -232,7 +232,7 @@ def _check_statement(name: str, signature: str, manifest: Manifest) -> None:
     must be the manifest, by its hash, and nothing else."""
     envelope = msgspec.json.decode(signature)["dsseEnvelope"]
     statement = msgspec.json.decode(b64decode(envelope["payload"]))
-    digest = hashlib.sha256(encode_manifest(manifest)).hexdigest()
+    digest = hashlib.sha256(encode_manifest(content_of(manifest))).hexdigest()
     if statement["predicate"]["resources"] != [{"name": FILE, "algorithm": "sha256", "digest": digest}]:
         raise ModelRefused(f"{name}: its signature was made for something else; sign and push it as a new version")
 
