@@ -36,6 +36,8 @@ def _follow_plain(admin: Admin, endpoint: str, after: str) -> dict[str, Any]:
     status: dict[str, Any] = {}
     said, said_at = None, 0.0
     for kind, status in admin.follow("rollouts", endpoint, "watch", after=after):
+        if after and status["rollout_id"] == after:
+            continue  # the one that is over, until control has begun the next
         key = [status[name] for name in ("state", "step", "weight", "verdict")]
         if kind == "end":
             for item in status["evidence"]:

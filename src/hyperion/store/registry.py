@@ -55,7 +55,7 @@ def put_version(tx: Connection, manifest: Manifest, *, actor: str, reason: str =
     if old is not None:
         if content_of(old) != content_of(manifest):
             raise Conflict(
-                f"{name} is there already with another content ({old.digest}); versions never change, push a new one"
+                f"{name} is there already with {_differ(old, manifest)}; versions never change, push a new one"
             )
         _sign(tx, old, signature, actor, reason)
         return False
@@ -87,6 +87,15 @@ def put_version(tx: Connection, manifest: Manifest, *, actor: str, reason: str =
     after = ledger.digest_of(manifest)
     ledger.append(tx, "model.push", name, actor=actor, reason=reason, after=after, detail=detail)
     return True
+
+
+def _differ(old: Manifest, new: Manifest) -> str:
+    """What keeps two pushes from being the same: the files, or else what is said of them."""
+    if old.digest != new.digest:
+        return f"another content ({old.digest})"
+    before, after = content_of(old), content_of(new)
+    fields = [name for name in before.__struct_fields__ if getattr(before, name) != getattr(after, name)]
+    return f"the same files, and another {' and '.join(fields)} than given now"
 
 
 def get_manifest(tx: Connection, model: str, version: str) -> Manifest | None:

@@ -132,8 +132,8 @@ def verify_signature(manifest: Manifest, signature: str, trust: Trust) -> str:
     network = " (to check an identity needs the network)" if kind == "identity" else ""
     raise ModelRefused(
         f"{name}: its signature is not valid for this version, or not by a trusted {kind}; trusted are "
-        f"{_names(trust)}{network}. If you trust who signed it, name the public key with --trusted-keys or the root "
-        "certificate with --trusted-certificate; otherwise sign and push it again as a new version"
+        f"{_names(trust)}{network}. If you trust who signed it, name the public key or the root certificate with "
+        "--trusted-keys; otherwise sign and push it again as a new version"
     )
 
 
