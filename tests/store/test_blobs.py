@@ -210,5 +210,5 @@ def test_another_layout_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://x", "s3:", "s3://b?region=x", "oci:", "file:", "blobs"])
 def test_an_unknown_place_is_refused_with_those_that_are_known(tmp_path: Path, url: str) -> None:
-    with pytest.raises(InvalidConfig, match="blobs: expected file:PATH, oci:PATH or s3://"):
+    with pytest.raises(InvalidConfig, match=r"blobs: expected a directory \(/PATH\), oci:PATH or s3://"):
         open_blobs(url, tmp_path)

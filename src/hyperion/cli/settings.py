@@ -52,6 +52,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("admin-names", "text", "", "further host names of the management API, comma-separated"),
     Setting("home", "text", ".hyperion", "directory of all state"),
     Setting("database-url", "text", "", "where releases are kept: postgresql://… (default: SQLite in the home)"),
+    Setting(
+        "blobs-url", "text", "", "where files of versions are kept: a directory, oci:PATH, s3://… (default: the home)"
+    ),
+    Setting("ledger-key", "text", "", "file of the key that signs the ledger (default: in the home)"),
     Setting("trusted-keys", "text", "", "PEM public keys and certificates whose signatures count, comma-separated"),
     Setting("require-signature", "flag", False, "serve only versions that a trusted key has signed"),
     Setting("gateway-workers", "int", 1, "gateway processes", least=1, most=64),

@@ -95,6 +95,8 @@ def plan_control(
         log_format=log_format,
         settings=tuple((e.setting.key, _show(e), e.source) for e in settings.entries.values()),
         database_url=settings.text("database_url"),
+        blobs_url=settings.text("blobs_url"),
+        ledger_key=_absolute(settings.text("ledger_key")) or "",
         trusted_keys=tuple(os.path.abspath(key) for key in _list(settings.text("trusted_keys"))),
         require_signature=settings.flag("require_signature"),
     )

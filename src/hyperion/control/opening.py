@@ -4,7 +4,9 @@ Imported in a thread once the first models run: SQLAlchemy takes longer to impor
 """
 
 import asyncio
+import os
 import secrets
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,23 +20,27 @@ from hyperion.control.releases import Releases
 from hyperion.control.trust import read_trust
 from hyperion.schema.config import ControlConfig
 from hyperion.schema.errors import HyperionError
-from hyperion.store.blobs import LocalBlobs
+from hyperion.store import ledger
+from hyperion.store.blobs import Blobs
+from hyperion.store.blobs_open import open_blobs
 from hyperion.store.database import Database, open_home
 from hyperion.store.leadership import Leadership
 
 RENEW_S = 1.0
+LED = "it leads: no other process decides from here on"
 
 
 class Store:
     """The open store of one control process, and whether this process leads. Only the leader decides; the others answer
-    reads, and carry on serving what was published."""
+    reads and take wishes, and serve what it decided."""
 
-    def __init__(self, database: Database, blobs: LocalBlobs, config: ControlConfig, run_dir: Path) -> None:
+    def __init__(self, database: Database, blobs: Blobs, config: ControlConfig, run_dir: Path) -> None:
         self.database = database
         self._blobs = blobs
         self._config = config
         self._run_dir = run_dir
         self._releases: Releases | None = None
+        self._leads = False
         self._log: Callable[[str], None] = lambda _: None
         self._wake: Callable[[], None] = lambda: None
 
@@ -63,39 +69,53 @@ class Store:
 
     async def lead(self, loop: ControlLoop) -> None:
         """Take the lead and keep it for ever; whoever loses it stops deciding at once."""
+        releases = self._releases
+        assert releases is not None, "attached before it leads"
+        loop.releases = releases
         if self.database.is_sqlite:
-            loop.releases = self._releases  # the home's lock is the leadership
-            self._wake()
+            releases.lead(None)  # the home's lock is the leadership
             await asyncio.Event().wait()
+        releases.follow()
         leadership = Leadership(self.database, "control")
         try:
             while True:
-                await self._look(loop, leadership)
+                await self._look(releases, leadership)
                 await asyncio.sleep(RENEW_S)
         finally:
-            loop.releases = None
+            releases.follow()
             await asyncio.to_thread(leadership.resign)
 
-    async def _look(self, loop: ControlLoop, leadership: Leadership) -> None:
-        releases = self._releases
-        assert releases is not None, "attached before it leads"
+    async def _look(self, releases: Releases, leadership: Leadership) -> None:
         try:
-            if loop.releases is None:
-                fence = await asyncio.to_thread(leadership.try_lead)
+            if not self._leads:
+                fence = await asyncio.to_thread(self._take_lead, leadership)
                 if fence is not None:
                     self._log(f"this process leads, as number {fence}")
-                    releases.fence = fence
-                    loop.releases = releases
-                    releases.invalidate()
+                    self._leads = True
+                    releases.lead(fence)
             elif not await asyncio.to_thread(leadership.renew):
                 self._log("another control process leads now")
-                loop.releases = None
+                self._leads = False
+                releases.follow()
         except HyperionError as error:
             self._log(f"leadership cannot be kept ({error.message}); nothing is decided until it can")
-            loop.releases = None
+            self._leads = False
+            releases.follow()
+
+    def _take_lead(self, leadership: Leadership) -> int | None:
+        """In a thread. That it leads is the first that a leader writes, under its fence."""
+        fence = leadership.try_lead()
+        if fence is not None:
+            with self.database.write(fence) as tx:
+                detail = {"leader": fence, "process": os.getpid(), "host": socket.gethostname()}
+                ledger.append(tx, "control.led", "control", actor="control", reason=LED, detail=detail)
+        return fence
 
 
 def open_store(config: ControlConfig, run_dir: Path) -> Store:
-    """Open the home's database, or the one that the configuration names. Raises `InvalidConfig` or `MissingExtra`."""
+    """Open the home's database and blobs, or those that the configuration names. Raises `InvalidConfig`,
+    `MissingExtra` or `StorageFailed`."""
     home = Path(config.home)
-    return Store(open_home(home, config.database_url), LocalBlobs(home / "blobs"), config, run_dir)
+    blobs = open_blobs(config.blobs_url, home)
+    key = Path(config.ledger_key) if config.ledger_key else None
+    return Store(open_home(home, config.database_url, key=key), blobs, config, run_dir)

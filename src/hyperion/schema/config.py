@@ -79,7 +79,9 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     management API; None makes control bind `admin_host`:`admin_port`. `admin_names` are
     further Host names under which the API may be called. `settings` lists every setting, its value and
     where it came from, for `/api/v1/config`. `database_url` is where releases are kept; "" is the home's
-    `hyperion.db`. `trusted_keys` are files of keys and certificates whose signatures count."""
+    `hyperion.db`. `blobs_url` is where the files of versions are kept, as `store.blobs_open` reads it; "" is the home's
+    `blobs`. `ledger_key` is the file of the key that signs the ledger; "" is the home's `ledger.key`.
+    `trusted_keys` are files of keys and certificates whose signatures count."""
 
     run_dir: str
     home: str
@@ -96,5 +98,7 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     log_format: str = "json"
     settings: tuple[tuple[str, str, str], ...] = ()
     database_url: str = ""
+    blobs_url: str = ""
+    ledger_key: str = ""
     trusted_keys: tuple[str, ...] = ()
     require_signature: bool = False

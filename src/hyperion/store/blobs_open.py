@@ -8,10 +8,13 @@ from hyperion.store.blobs import Blobs, LocalBlobs
 
 
 def open_blobs(url: str, home: Path) -> Blobs:
-    """The blobs that `url` names: "" for `HOME/blobs`, `file:PATH`, `oci:PATH`, `s3://BUCKET/PREFIX`, with
-    `?endpoint=URL` for another service than AWS. Raises InvalidConfig, MissingExtra or StorageFailed."""
+    """The blobs that `url` names: "" for `HOME/blobs`, a directory (`/PATH`, `./PATH` or `file:PATH`), `oci:PATH`,
+    `s3://BUCKET/PREFIX`, with `?endpoint=URL` for another service than AWS. Raises InvalidConfig, MissingExtra or
+    StorageFailed."""
     if not url:
         return LocalBlobs(home / "blobs")
+    if url.startswith(("/", "./", "../")):
+        return LocalBlobs(Path(url))
     scheme, _, rest = url.partition(":")
     if scheme == "file" and rest:
         return LocalBlobs(Path(rest.removeprefix("//")))
@@ -26,5 +29,6 @@ def open_blobs(url: str, home: Path) -> Blobs:
 
         return S3Blobs(parts.netloc, parts.path, query.get("endpoint", [""])[0])
     raise InvalidConfig(
-        f"blobs: expected file:PATH, oci:PATH or s3://BUCKET/PREFIX[?endpoint=URL], got {url.partition('?')[0][:120]!r}"
+        "blobs: expected a directory (/PATH), oci:PATH or s3://BUCKET/PREFIX[?endpoint=URL], got "
+        f"{url.partition('?')[0][:120]!r}"
     )

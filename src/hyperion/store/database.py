@@ -150,13 +150,18 @@ class Database:
 
 
 def open_home(
-    home: Path, url: str = "", clock: Callable[[], float] = time.time, fault: Callable[[str], None] = no_fault
+    home: Path,
+    url: str = "",
+    clock: Callable[[], float] = time.time,
+    fault: Callable[[str], None] = no_fault,
+    *,
+    key: Path | None = None,
 ) -> Database:
-    """The database of a home: `HOME/hyperion.db`, or the one at `url`. The ledger's key is `HOME/ledger.key`; control
-    processes that share a database share the key, too. Errors as of `Database`."""
+    """The database of a home: `HOME/hyperion.db`, or the one at `url`. The ledger's key is the file `key`, else
+    `HOME/ledger.key`; control processes that share a database share the key, too. Errors as of `Database`."""
     if not url:
         url = URL.create("sqlite", database=str(home / "hyperion.db")).render_as_string()
-    return Database(url, clock, fault, key=home / "ledger.key")
+    return Database(url, clock, fault, key=key or home / "ledger.key")
 
 
 def check_fence(tx: Connection, fence: int) -> None:

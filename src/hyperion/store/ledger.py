@@ -215,12 +215,13 @@ def open_ledger(tx: Connection, key: Path | None) -> Signer | None:
     except FileNotFoundError as error:
         raise InvalidConfig(
             f"{key.name}: missing, but the ledger in this database is signed with it ({vkey}); copy the file from the "
-            "home of the control process that began the ledger, or from a backup"
+            "home of the control process that began the ledger, or from a backup, or name it with --ledger-key"
         ) from error
     if signer.vkey != vkey:
         raise InvalidConfig(
             f"{key.name}: is another key ({signer.vkey}) than the one that the ledger in this database is signed with "
-            f"({vkey}); copy the file from the home of the control process that began the ledger"
+            f"({vkey}); copy the file from the home of the control process that began the ledger, or name it with "
+            "--ledger-key"
         )
     return signer
 
