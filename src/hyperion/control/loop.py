@@ -18,6 +18,7 @@ from hyperion.control.snapshot import build_snapshot, served_by_version, served_
 from hyperion.control.sources import resolve
 from hyperion.control.state import Memory, Resolved, write_memory
 from hyperion.policy.placement import BROKEN, LOADING, Outcome, Placement, place
+from hyperion.schema.snapshot import Snapshot
 from hyperion.store.desired import DesiredModel, DesiredState
 
 if TYPE_CHECKING:  # it brings the store, which is imported once the first models run
@@ -85,14 +86,16 @@ class ControlLoop:
         seen = self.observer.see()
         names = {model.name for model in wanted}
         views = await self._look_at_releases(seen, names)
+        known = views is not None
+        views = views or ()
         released = {view.name for view in views}
         serving = served_generations(self.publisher.snapshot)
-        # Until the store is open nobody knows whose the other replicas are, so they are left alone.
-        ours = [r for r in seen.replicas if r.model in names or (self.releases and r.model not in released)]
+        # Until the store was read nobody knows whose the other replicas are, so they are left alone.
+        ours = [r for r in seen.replicas if r.model in names or (known and r.model not in released)]
         placement = place(wanted, ours, serving)
         self._remember_failures(placement, serving)
         await self._start(placement, views)
-        self._publish(placement, seen, views)
+        self._publish(placement, seen, views, None if known else self.publisher.snapshot)
         retire = placement.retire + tuple(name for view in views for name in view.placement.retire)
         await self._applier.retire(retire, self.publisher)
         self.outcomes = {outcome.model: outcome for outcome in placement.outcomes}
@@ -100,13 +103,15 @@ class ControlLoop:
         self.looked.set()
         self.looked = asyncio.Event()
 
-    async def _look_at_releases(self, seen: Seen, paths: set[str]) -> tuple[ReleaseView, ...]:
+    async def _look_at_releases(self, seen: Seen, paths: set[str]) -> tuple[ReleaseView, ...] | None:
         if self.releases is None:
-            return ()
+            return None
         snapshot = self.publisher.snapshot
         reached = self.publisher.acknowledged()
         epochs = {name: epoch for name, (epoch, version) in self._epochs.items() if reached >= version}
         views = await self.releases.look(seen.replicas, served_by_version(snapshot), epochs)
+        if views is None:
+            return None
         for view in views:
             if view.name in paths:
                 self.releases.say(view.name, f"{view.name}: a PATH of that name is served, and hides the endpoint")
@@ -151,9 +156,10 @@ class ControlLoop:
             if outcome.verdict == BROKEN and beside and known and not known.error:
                 self._remember(outcome.model, Resolved(known.generation, known.specs, outcome.reason))
 
-    def _publish(self, placement: Placement, seen: Seen, views: tuple[ReleaseView, ...]) -> None:
+    def _publish(
+        self, placement: Placement, seen: Seen, views: tuple[ReleaseView, ...], carried: Snapshot | None
+    ) -> None:
         old = self.publisher.snapshot
-        carried = old if self.releases is None else None
         new = build_snapshot(old.version + 1, placement, seen.runners, seen.hellos, views, carried)
         # A first snapshot is published even where it is empty: gateways without one are not ready.
         if (new.models, new.index) != (old.models, old.index) or (not old.version and carried is None):
@@ -168,7 +174,7 @@ class ControlLoop:
 
     def is_releasing(self) -> bool:
         """Whether some endpoint waits for its first replicas."""
-        views = self.releases.views if self.releases else ()
+        views = (self.releases.views if self.releases else None) or ()
         return any(
             not view.default and LOADING in {o.verdict for o in view.placement.outcomes.values()} for view in views
         )

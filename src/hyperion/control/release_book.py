@@ -103,8 +103,9 @@ class Book:
             return Page(tuple(desired), records, commands)
 
     def save(self, changes: Iterable[Change], fence: int | None) -> dict[str, int]:
-        """Make these changes true, all or none, and return the new revisions by endpoint. Raises `Conflict` where a row
-        is not the one that was read, `Fenced` where another control process leads."""
+        """Make these changes true, all or none, and return the new revisions by endpoint. Entries say the leader's
+        fence, where there is one. Raises `Conflict` where a row is not the one that was read, `Fenced` where another
+        control process leads."""
         revisions = {}
         with self.database.write(fence) as tx:
             for change in changes:
@@ -128,7 +129,7 @@ class Book:
                         reason=event.reason,
                         before=event.before,
                         after=event.after,
-                        detail=event.detail,
+                        detail=event.detail if fence is None else {**event.detail, "leader": fence},
                     )
                 for command_id, outcome in change.done:
                     rollouts.done(tx, command_id, outcome)

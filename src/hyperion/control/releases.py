@@ -1,12 +1,14 @@
 """The releases of all endpoints: at each look, from what is desired, seen and counted, to the next state of each.
 
-Part of the control loop (`control/loop`). Decisions are `policy.rollout`'s; what they change is in the store, with its
+Part of the control loop (`control/loop`). One control process leads and decides; the others follow: they serve and run
+what the records say, and change none. Decisions are `policy.rollout`'s; what they change is in the store, with its
 ledger entries, before a gateway or a runner hears of it. Level-triggered: may be killed between any two lines.
 """
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
@@ -22,22 +24,23 @@ from hyperion.policy.placement import BROKEN, SERVED, SeenReplica
 from hyperion.policy.placement_release import ReleasePlacement, WantedTrack, place_release
 from hyperion.policy.rollout import decide, kept_versions, split_of
 from hyperion.policy.rollout_state import Command, Observed
-from hyperion.schema.errors import Conflict, HyperionError
+from hyperion.schema.errors import Conflict, Fenced, HyperionError, StorageFailed
 from hyperion.schema.registry import VerifiedSpec
 from hyperion.schema.snapshot import ModelState
 from hyperion.store.rollouts import CommandRow
 
 SAVE_S: Final = 1.0  # evidence that changes nothing else is saved this often
 REREAD_S: Final = 5.0  # what another process may have written is found this late
+FOLLOW_S: Final = 1.0  # and what the leader decided this late by those that follow it
 IDLE_LOOK_S: Final = 5.0
 CANDIDATE: Final = {SERVED: "ready", BROKEN: "broken"}
 
 
 class Releases:
-    """Owns the records between looks. All methods run on the event loop's thread.
+    """Owns the records between looks. All methods run on the event loop's thread. It follows until `lead` is called.
 
-    `outcomes` holds what became of the last commands, by id; `next_look` is when something is due, in seconds since
-    1970. `new_id` makes the ids of rollouts.
+    `views` is what the last look came to, None before the first. `outcomes` holds what became of the last commands, by
+    id; `next_look` is when something is due, in seconds since 1970. `new_id` makes the ids of rollouts.
     """
 
     def __init__(
@@ -52,16 +55,17 @@ class Releases:
     ) -> None:
         self.book = book
         self.evidence = evidence
-        self.fence: int | None = None
         self.outcomes: dict[int, str] = {}
         self.next_look = 0.0
-        self.views: tuple[ReleaseView, ...] = ()
+        self.views: tuple[ReleaseView, ...] | None = None
         self._probes = probes
         self._new_id = new_id
         self._log = log
         self._wake = wake
         self._clock = clock
-        self._page = Page()
+        self._leads = False
+        self._fence: int | None = None
+        self._page: Page | None = None
         self._records: dict[str, Record] = {}
         self._saved_at: dict[str, float] = {}
         self._stale = True
@@ -69,6 +73,17 @@ class Releases:
         self._specs: dict[tuple[str, Runtime], VerifiedSpec | str] = {}
         self._laying: dict[tuple[str, Runtime], asyncio.Task[None]] = {}
         self._said: dict[str, str] = {}
+
+    def lead(self, fence: int | None) -> None:
+        """Decide from now on, from what the store has, and write under this fence (None: nobody else can write)."""
+        self._leads, self._fence = True, fence
+        self._forget()
+        self._wake()
+
+    def follow(self) -> None:
+        """Decide nothing from now on: another process leads, or nobody knows who."""
+        self._leads, self._fence = False, None
+        self.invalidate()
 
     def invalidate(self) -> None:
         """Somebody wrote to the store: read it again at the next look, and look soon."""
@@ -84,57 +99,68 @@ class Releases:
         seen: Sequence[SeenReplica],
         serving: Mapping[str, Mapping[str, int]],
         acknowledged: Mapping[str, int],
-    ) -> tuple[ReleaseView, ...]:
-        """Decide for every endpoint, save, and return what is to be served and run.
+    ) -> tuple[ReleaseView, ...] | None:
+        """Decide for every endpoint, save, and return what is to be served and run; None as long as nobody knows.
 
         `serving` has, by endpoint and version, the generation that is published; `acknowledged` the epoch that all
         gateways run. Where the store cannot be written, what was decided last goes on.
         """
         now = self._clock()
-        if self._stale or now - self._read_at > REREAD_S or now < self._read_at:
-            await self._read(now)
+        leads, fence = self._leads, self._fence  # for the whole look, whatever happens to the lead meanwhile
+        age_s = now - self._read_at
+        if self._stale or age_s < 0.0 or age_s > (REREAD_S if leads else FOLLOW_S):
+            await self._read(now, leads)
+        if self._page is None:
+            self.next_look = now + FOLLOW_S
+            return self.views
         replicas: dict[str, list[SeenReplica]] = {}
         for replica in seen:
             replicas.setdefault(replica.model, []).append(replica)
         changes: list[Change] = []
         views: list[ReleaseView] = []
-        dues: list[float] = [now + IDLE_LOOK_S]
+        dues: list[float] = [now + (IDLE_LOOK_S if leads else FOLLOW_S)]
         for desired in self._page.desired:
             name = desired.endpoint.metadata.name
             looked = _Look(self, desired, replicas.get(name, []), serving.get(name, {}), acknowledged.get(name, 0), now)
-            view, change, due = looked.run()
+            view, change, due = looked.run() if leads else looked.follow()
             views.append(view)
             dues.append(due)
             if change is not None:
                 changes.append(change)
-        if changes and not await self._save(changes, now):
+        if changes and not await self._save(changes, now, fence):
             return self.views
-        await self._keep_predictions()
+        await self._keep_predictions(fence)
         self.next_look = min(dues)
         self.views = tuple(views)
         return self.views
 
-    async def _read(self, now: float) -> None:
+    async def _read(self, now: float, leads: bool) -> None:
         self._stale = False
         try:
-            self._page = await asyncio.to_thread(self.book.read)
+            self._page = page = await asyncio.to_thread(self.book.read)
         except HyperionError as error:
             self._stale = True
             self.say("store", f"the store cannot be read; what was read last holds: {error.message}")
             return
         self._read_at = now
-        for name, record in self._page.records.items():
+        if not leads:
+            self._records = dict(page.records)
+        for name, record in page.records.items():
             mine = self._records.get(name)
             if mine is None or mine.revision != record.revision:
                 self._records[name] = record
 
-    async def _save(self, changes: list[Change], now: float) -> bool:
+    async def _save(self, changes: list[Change], now: float, fence: int | None) -> bool:
         try:
-            revisions = await asyncio.to_thread(self.book.save, changes, self.fence)
-        except Conflict:
-            self._stale = True  # another writer was first; decide again from what it wrote
-            self._records = {}
+            revisions = await asyncio.to_thread(self.book.save, changes, fence)
+        except (Conflict, Fenced):
+            self._forget()  # another writer was first; decide again from what it wrote
             self._wake()
+            return False
+        except StorageFailed as error:  # it may have been written, if the connection was lost in the very commit
+            self._forget()
+            self.next_look = now + FOLLOW_S
+            self.say("store", f"the store cannot be written; what was decided last goes on: {error.message}")
             return False
         for change in changes:
             if change.record is not None:
@@ -154,11 +180,15 @@ class Releases:
             del self.outcomes[next(iter(self.outcomes))]
         return True
 
-    async def _keep_predictions(self) -> None:
+    def _forget(self) -> None:
+        """What was read may not be what is: nothing is decided before it is read again."""
+        self._stale, self._page, self._records = True, None, {}
+
+    async def _keep_predictions(self, fence: int | None) -> None:
         rows = self.evidence.take_predictions()
         if rows:
             try:
-                await asyncio.to_thread(self.book.keep_predictions, rows, self.fence)
+                await asyncio.to_thread(self.book.keep_predictions, rows, fence)
             except HyperionError as error:
                 self.say("predictions", f"{len(rows)} sampled predictions were not kept: {error.message}")
 
@@ -174,7 +204,7 @@ class Releases:
 
     def commands(self, endpoint: str) -> tuple[CommandRow, ...]:
         """Those that wait for an outcome."""
-        rows = self._page.commands.get(endpoint, ())
+        rows = self._page.commands.get(endpoint, ()) if self._page is not None else ()
         return tuple(row for row in rows if row.id not in self.outcomes)
 
     def spec_of(self, endpoint: str, runtime: Runtime, desired: Desired) -> VerifiedSpec | str | None:
@@ -259,6 +289,15 @@ class _Look:
             change = Change(self.name, record, events, done)
         return view, change, due
 
+    def follow(self) -> tuple[ReleaseView, Change | None, float]:
+        """Return what is to be by what the leader decided last."""
+        record = self.owner.record(self.name)
+        if self.desired.deleting:
+            return self._delete()[0], None, self.now + FOLLOW_S
+        if record is None:
+            return self._nothing(())
+        return self._view(record), None, self.now + FOLLOW_S
+
     def _decide(
         self, record: Record, commands: tuple[CommandRow, ...]
     ) -> tuple[Record, tuple[Event, ...], tuple[tuple[int, str], ...], float]:
@@ -302,7 +341,8 @@ class _Look:
             acknowledged_epoch=self.acknowledged,
         )
 
-    def _place(self, record: Record) -> ReleasePlacement:
+    def _place(self, record: Record, others: Mapping[str, int] = MappingProxyType({})) -> ReleasePlacement:
+        """`others` are versions, with their generations, that are to stay as they are."""
         labels = kept_versions(record.state, self.now)
         tracks, ready = [], set()
         for label in labels:
@@ -317,6 +357,7 @@ class _Look:
                 ready.add(label)
                 replicas = found.spec.options.replicas
             tracks.append(WantedTrack(label, runtime.generation, replicas, error))
+        tracks += [WantedTrack(label, generation) for label, generation in others.items() if label not in labels]
         placed = place_release(self.name, tracks, self.seen, self.serving)
         return msgspec.structs.replace(placed, start=tuple(new for new in placed.start if new.version in ready))
 
@@ -328,7 +369,12 @@ class _Look:
         default = split.tracks[0].version if split.tracks else ""
         counts = len(split.tracks) > 1 or split.shadow or split.sampling
         if default not in served:
-            default = next(iter(sorted(served)), "")
+            # Another control decided this, whose replicas were ready: what serves here goes on until ours are.
+            unproven = "" if record.state.state == "promoted" else record.state.to_version
+            others = {label: generation for label, generation in self.serving.items() if label != unproven}
+            placement = self._place(record, others)
+            served = {part.version for part in placement.serve}
+            default = next(iter(sorted(served, key=lambda label: (label == unproven, label not in others, label))), "")
         return ReleaseView(
             self.name,
             placement,
