@@ -185,10 +185,11 @@ def view_change(change: Change) -> ChangeView:
 
 
 def view_rollout(row: ReleaseRow, counts: Iterable[TrackCounts] = ()) -> RolloutView:
-    """Return the view of a release; `counts` are those of its epochs."""
+    """Return the view of a release; of `counts` those of its own epochs are shown, not those of releases before it."""
     state = row.state
     if state is None:
         return RolloutView(endpoint=row.name, state="idle", model=row.resource.spec.model)
+    first = state.epochs[0].epoch if state.epochs else 0
     stage = state.plan[state.stage].kind if 0 <= state.stage < len(state.plan) else "loading"
     return RolloutView(
         endpoint=row.name,
@@ -211,7 +212,7 @@ def view_rollout(row: ReleaseRow, counts: Iterable[TrackCounts] = ()) -> Rollout
         from_digest=state.from_digest,
         model=row.resource.spec.model,
         standby_until=state.standby_until or None,
-        tracks=_view_tracks(state, tuple(counts)),
+        tracks=_view_tracks(state, tuple(item for item in counts if item.epoch >= first)),
     )
 
 
