@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from hyperion.control.desk_audit import Audit
 from hyperion.control.desk_models import Models
+from hyperion.control.labels import Labels
 from hyperion.control.release_record import Record, decode_record
 from hyperion.policy.rollout_state import OPEN, ReleaseState
 from hyperion.schema.errors import InvalidResource, NotFound
@@ -35,7 +36,7 @@ def _no_counts(_endpoint: str) -> tuple[TrackCounts, ...]:
 
 class Desk:
     """The verbs over endpoints and their rollouts; those of the registry are in `models`, those of keys, the ledger
-    and lineage in `audit`. `wake` must be safe to call from any thread. `counts` gives what the gateways counted of an
+    and lineage in `audit`, that of what was true in `labels`. `wake` must be safe to call from any thread. `counts` gives what the gateways counted of an
     endpoint's rollout; it is called on the event loop's thread. `trust` says whose signatures count."""
 
     def __init__(
@@ -48,6 +49,7 @@ class Desk:
     ) -> None:
         self.models = Models(database, blobs, wake, trust)
         self.audit = Audit(database)
+        self.labels = Labels(database)
         self.counts = counts
         self._database = database
         self._wake = wake
@@ -158,7 +160,7 @@ class Desk:
 def _require(tx: Connection, name: str) -> EndpointRow:
     row: EndpointRow | None = endpoints.get(tx, name)
     if row is None or row.deleting:
-        known = [other.name for other in endpoints.list_(tx)]
+        known = [other.name for other in endpoints.list_(tx) if not other.deleting]
         raise NotFound(f'endpoint "{name}" is not known here{suggest(name, known)}; see: hyperion get endpoints')
     return row
 

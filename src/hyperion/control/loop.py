@@ -109,7 +109,7 @@ class ControlLoop:
         snapshot = self.publisher.snapshot
         reached = self.publisher.acknowledged()
         epochs = {name: epoch for name, (epoch, version) in self._epochs.items() if reached >= version}
-        views = await self.releases.look(seen.replicas, served_by_version(snapshot), epochs)
+        views = await self.releases.look(seen.replicas, served_by_version(snapshot), epochs, paths)
         if views is None:
             return None
         for view in views:

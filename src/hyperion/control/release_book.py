@@ -4,19 +4,20 @@ Synchronous and slow (disk, network): the loop calls it in a thread. Every save 
 entries, under the leader's fence, and names the revision that it replaces, so that nothing is decided twice.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from sqlalchemy import Connection
 
 from hyperion.control.release_record import Record, decode_record, encode_record
 from hyperion.schema.errors import HyperionError
 from hyperion.schema.model import ModelOptions
 from hyperion.schema.registry import Manifest, VerifiedSpec
-from hyperion.schema.release import PredictionRow
+from hyperion.schema.release import PredictionRow, ValuePair
 from hyperion.schema.resource import Endpoint
-from hyperion.store import endpoints, ledger, predictions, registry, rollouts
+from hyperion.store import endpoints, labels, ledger, predictions, registry, rollouts
 from hyperion.store.blobs import Blobs
 from hyperion.store.database import Database
 from hyperion.store.materialise import materialise
@@ -86,7 +87,7 @@ class Book:
             records = {row.endpoint: decode_record(row.body, row.revision) for row in rollouts.list_(tx)}
             found: dict[str, Manifest | HyperionError] = {}
             desired = []
-            for row in endpoints.list_(tx, limit=1_000_000):
+            for row in _all_endpoints(tx):
                 reference = row.resource.spec.model
                 if reference not in found:
                     found[reference] = _resolve(tx, reference)
@@ -153,14 +154,22 @@ class Book:
         trusted = decide_trust(manifest, signed_by, self._trust_pickle)
         return materialise(manifest, self._blobs, self._artifacts, name=name, trust_pickle=trusted, options=options)
 
-    def keep_predictions(self, rows: list[PredictionRow], fence: int | None) -> None:
-        """Keep the sampled predictions, for lineage."""
+    def keep_predictions(self, rows: list[PredictionRow], pairs: list[ValuePair], fence: int | None) -> None:
+        """Keep the sampled predictions, for lineage, and the pairs that labels will judge."""
         with self.database.write(fence) as tx:
             predictions.put_many(tx, rows)
+            labels.put_pairs(tx, pairs)
 
 
-def _resolve(tx: Any, reference: str) -> Manifest | HyperionError:
+def _resolve(tx: Connection, reference: str) -> Manifest | HyperionError:
     try:
         return registry.resolve(tx, reference)
     except HyperionError as error:
         return error
+
+
+def _all_endpoints(tx: Connection) -> Iterator[endpoints.EndpointRow]:
+    after = ""
+    while rows := endpoints.list_(tx, after=after):
+        yield from rows
+        after = rows[-1].name

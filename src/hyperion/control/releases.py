@@ -7,23 +7,26 @@ ledger entries, before a gateway or a runner hears of it. Level-triggered: may b
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from hyperion.control.evidence import Evidence
+from hyperion.control.labels import Qualities
+from hyperion.control.layouts import Layouts
 from hyperion.control.probes import Probes
 from hyperion.control.release_aim import aim
 from hyperion.control.release_book import Book, Change, Desired, Event, Page
-from hyperion.control.release_record import Record, Runtime
+from hyperion.control.release_record import Record
 from hyperion.control.release_view import ReleaseView
-from hyperion.control.specs import choose_options
 from hyperion.policy.placement import BROKEN, SERVED, SeenReplica
 from hyperion.policy.placement_release import ReleasePlacement, WantedTrack, place_release
 from hyperion.policy.rollout import decide, kept_versions, split_of
-from hyperion.policy.rollout_state import Command, Observed
+from hyperion.policy.rollout_settle import is_unsettled
+from hyperion.policy.rollout_state import OPEN, Command, Observed
 from hyperion.schema.errors import Conflict, Fenced, HyperionError, StorageFailed
 from hyperion.schema.registry import VerifiedSpec
 from hyperion.schema.snapshot import ModelState
@@ -33,6 +36,7 @@ SAVE_S: Final = 1.0  # evidence that changes nothing else is saved this often
 REREAD_S: Final = 5.0  # what another process may have written is found this late
 FOLLOW_S: Final = 1.0  # and what the leader decided this late by those that follow it
 IDLE_LOOK_S: Final = 5.0
+HIDDEN: Final = "a PATH of that name is served here and hides the endpoint; give one of them another name"
 CANDIDATE: Final = {SERVED: "ready", BROKEN: "broken"}
 
 
@@ -55,6 +59,8 @@ class Releases:
     ) -> None:
         self.book = book
         self.evidence = evidence
+        self.qualities = Qualities(book.database, wake, lambda message: self.say("labels", message))
+        self.layouts = Layouts(book, wake)
         self.outcomes: dict[int, str] = {}
         self.next_look = 0.0
         self.views: tuple[ReleaseView, ...] | None = None
@@ -68,10 +74,9 @@ class Releases:
         self._page: Page | None = None
         self._records: dict[str, Record] = {}
         self._saved_at: dict[str, float] = {}
+        self._idle: dict[str, tuple[_Start, ReleaseView, float]] = {}
         self._stale = True
         self._read_at = 0.0
-        self._specs: dict[tuple[str, Runtime], VerifiedSpec | str] = {}
-        self._laying: dict[tuple[str, Runtime], asyncio.Task[None]] = {}
         self._said: dict[str, str] = {}
 
     def lead(self, fence: int | None) -> None:
@@ -99,11 +104,13 @@ class Releases:
         seen: Sequence[SeenReplica],
         serving: Mapping[str, Mapping[str, int]],
         acknowledged: Mapping[str, int],
+        hidden: Collection[str] = (),
     ) -> tuple[ReleaseView, ...] | None:
         """Decide for every endpoint, save, and return what is to be served and run; None as long as nobody knows.
 
         `serving` has, by endpoint and version, the generation that is published; `acknowledged` the epoch that all
-        gateways run. Where the store cannot be written, what was decided last goes on.
+        gateways run; `hidden` are endpoints in whose place a PATH of that name is served. Where the store cannot be
+        written, what was decided last goes on.
         """
         now = self._clock()
         leads, fence = self._leads, self._fence  # for the whole look, whatever happens to the lead meanwhile
@@ -121,8 +128,18 @@ class Releases:
         dues: list[float] = [now + (IDLE_LOOK_S if leads else FOLLOW_S)]
         for desired in self._page.desired:
             name = desired.endpoint.metadata.name
-            looked = _Look(self, desired, replicas.get(name, []), serving.get(name, {}), acknowledged.get(name, 0), now)
+            mine = [] if name in hidden else replicas.get(name, [])
+            idle = _Start(desired, self._records.get(name), mine, serving.get(name, {}), name in hidden)
+            known = self._idle.get(name)
+            if known is not None and leads and now < known[2] and known[0] == idle and not self.commands(name):
+                views.append(known[1])
+                dues.append(known[2])
+                continue
+            looked = _Look(self, idle, acknowledged.get(name, 0), now)
             view, change, due = looked.run() if leads else looked.follow()
+            self._idle.pop(name, None)
+            if change is None and looked.is_idle(view):
+                self._idle[name] = (idle, view, due)
             views.append(view)
             dues.append(due)
             if change is not None:
@@ -130,6 +147,8 @@ class Releases:
         if changes and not await self._save(changes, now, fence):
             return self.views
         await self._keep_predictions(fence)
+        if leads:
+            self.qualities.tend(fence)
         self.next_look = min(dues)
         self.views = tuple(views)
         return self.views
@@ -169,6 +188,7 @@ class Releases:
                 self._saved_at[change.endpoint] = now
             if change.purge:
                 self._records.pop(change.endpoint, None)
+                self.layouts.forget(change.endpoint)
                 self.evidence.forget(change.endpoint, 1 << 62)
             for event in change.events:
                 self._log(f"{event.subject}: {event.kind}" + (f": {event.reason}" if event.reason else ""))
@@ -185,12 +205,13 @@ class Releases:
         self._stale, self._page, self._records = True, None, {}
 
     async def _keep_predictions(self, fence: int | None) -> None:
-        rows = self.evidence.take_predictions()
-        if rows:
+        rows, pairs = self.evidence.take_predictions(), self.evidence.take_values()
+        if rows or pairs:
             try:
-                await asyncio.to_thread(self.book.keep_predictions, rows, fence)
+                await asyncio.to_thread(self.book.keep_predictions, rows, pairs, fence)
             except HyperionError as error:
-                self.say("predictions", f"{len(rows)} sampled predictions were not kept: {error.message}")
+                lost = len(rows) + len(pairs)
+                self.say("predictions", f"{lost} sampled predictions were not kept: {error.message}")
 
     def say(self, subject: str, message: str) -> None:
         """Log it once, not at every look."""
@@ -207,26 +228,6 @@ class Releases:
         rows = self._page.commands.get(endpoint, ()) if self._page is not None else ()
         return tuple(row for row in rows if row.id not in self.outcomes)
 
-    def spec_of(self, endpoint: str, runtime: Runtime, desired: Desired) -> VerifiedSpec | str | None:
-        """The version laid out for its runner, why it cannot be, or None while that is being done."""
-        key = (endpoint, runtime)
-        found = self._specs.get(key)
-        if found is None and key not in self._laying:
-            self._laying[key] = asyncio.ensure_future(self._lay_out(key, desired))
-        return found
-
-    async def _lay_out(self, key: tuple[str, Runtime], desired: Desired) -> None:
-        endpoint, runtime = key
-        try:
-            self._specs[key] = await asyncio.to_thread(_lay_out, self.book, endpoint, runtime, desired)
-        except HyperionError as error:
-            self._specs[key] = error.message
-        except OSError as error:
-            self._specs[key] = f"{runtime.model}@{runtime.version}: its files cannot be laid out: {error.strerror}"
-        finally:
-            del self._laying[key]
-            self._wake()
-
     @property
     def probes(self) -> Probes:
         """Smoke requests and queries that run beside the looks."""
@@ -237,32 +238,27 @@ class Releases:
         return self._new_id()
 
 
-def _lay_out(book: Book, endpoint: str, runtime: Runtime, desired: Desired) -> VerifiedSpec:
-    manifest = desired.manifest
-    if manifest is None or (manifest.model, manifest.version) != (runtime.model, runtime.version):
-        manifest = book.manifest(runtime.model, runtime.version)
-    if manifest is None:
-        raise HyperionError(f"{runtime.model}@{runtime.version} is no longer in the registry")
-    return book.lay_out(manifest, endpoint, choose_options(manifest.options, desired.endpoint.spec))
+class _Start(Struct, frozen=True):
+    """What a look at one endpoint starts from, but for counts, commands and the time. `seen` are its replicas."""
+
+    desired: Desired
+    record: Record | None
+    seen: list[SeenReplica]
+    serving: Mapping[str, int]
+    hidden: bool
 
 
 class _Look:
     """One endpoint at one look."""
 
-    def __init__(
-        self,
-        owner: Releases,
-        desired: Desired,
-        seen: list[SeenReplica],
-        serving: Mapping[str, int],
-        acknowledged: int,
-        now: float,
-    ) -> None:
+    def __init__(self, owner: Releases, what: "_Start", acknowledged: int, now: float) -> None:
         self.owner = owner
-        self.desired = desired
-        self.name = desired.endpoint.metadata.name
-        self.seen = seen
-        self.serving = serving
+        self.desired = what.desired
+        self.name = what.desired.endpoint.metadata.name
+        self.record = what.record
+        self.seen = what.seen
+        self.serving = what.serving
+        self.hidden = what.hidden
         self.acknowledged = acknowledged
         self.now = now
         self.specs: dict[str, VerifiedSpec] = {}
@@ -271,7 +267,7 @@ class _Look:
         """Return what is to be, what is to be saved, and when to look again."""
         if self.desired.deleting:
             return self._delete()
-        old = self.owner.record(self.name)
+        old = self.record
         commands = self.owner.commands(self.name)
         forced = next((row for row in commands if row.verb == "restart"), None)
         record, events = aim(self.desired, old, self.now, self.owner.new_rollout_id, forced)
@@ -279,6 +275,8 @@ class _Look:
             self.owner.say(self.name, f"{self.name}: {self.desired.error}")
         if record is None:
             return self._nothing(commands)
+        if old is None or record.state.rollout_id != old.state.rollout_id:
+            self.owner.layouts.forget(self.name, record.kept.runtimes.values())
         record, more, done, due = self._decide(record, commands)
         events = (*events, *more)
         if record.state.rollout_id != (old.state.rollout_id if old else ""):
@@ -291,7 +289,7 @@ class _Look:
 
     def follow(self) -> tuple[ReleaseView, Change | None, float]:
         """Return what is to be by what the leader decided last."""
-        record = self.owner.record(self.name)
+        record = self.record
         if self.desired.deleting:
             return self._delete()[0], None, self.now + FOLLOW_S
         if record is None:
@@ -315,6 +313,9 @@ class _Look:
             events += [Event(kind, self.name, actor, reason, detail=detail) for kind, detail in decision.events]
             if row is not None:
                 done.append((row.id, decision.reason))
+            if decision.state.to_version != state.to_version:  # an undo: from here on others are looked at
+                self.owner.layouts.forget(self.name, record.kept.runtimes.values())
+                observed = self._observe(msgspec.structs.replace(record, state=decision.state))
             state, due = decision.state, decision.next_look
         return msgspec.structs.replace(record, state=state), tuple(events), tuple(done), due
 
@@ -337,6 +338,7 @@ class _Look:
             pairs=self.owner.evidence.pairs(self.name, first),
             sample=self.owner.evidence.sample(self.name, first),
             queries=self.owner.probes.queries(self.name, rollout.halt.query, self.now) if _is_open(record) else (),
+            quality=self.owner.qualities.of(state, rollout.halt),
             smoke=smoke,
             acknowledged_epoch=self.acknowledged,
         )
@@ -349,14 +351,15 @@ class _Look:
             runtime = record.kept.runtimes.get(label)
             if runtime is None:
                 continue
-            found = self.owner.spec_of(self.name, runtime, self.desired)
+            found = HIDDEN if self.hidden else self.owner.layouts.find(self.desired, runtime)
             error = found if isinstance(found, str) else ""
-            replicas = self.desired.endpoint.spec.replicas.min
+            # As many as there are, until it is known how many the version itself wants.
+            replicas = sum((r.version, r.generation) == (label, runtime.generation) for r in self.seen)
             if isinstance(found, VerifiedSpec):
                 self.specs[label] = found
                 ready.add(label)
                 replicas = found.spec.options.replicas
-            tracks.append(WantedTrack(label, runtime.generation, replicas, error))
+            tracks.append(WantedTrack(label, runtime.generation, max(replicas, 1), error))
         tracks += [WantedTrack(label, generation) for label, generation in others.items() if label not in labels]
         placed = place_release(self.name, tracks, self.seen, self.serving)
         return msgspec.structs.replace(placed, start=tuple(new for new in placed.start if new.version in ready))
@@ -374,7 +377,8 @@ class _Look:
             others = {label: generation for label, generation in self.serving.items() if label != unproven}
             placement = self._place(record, others)
             served = {part.version for part in placement.serve}
-            default = next(iter(sorted(served, key=lambda label: (label == unproven, label not in others, label))), "")
+            proven = sorted(served - {unproven}, key=lambda label: (label not in others, label))
+            default = proven[0] if proven else ""
         return ReleaseView(
             self.name,
             placement,
@@ -400,6 +404,15 @@ class _Look:
             change = Change(self.name, done=done, purge=True)
         return ReleaseView(self.name, placement, {}), change, self.now + 0.2
 
+    def is_idle(self, view: ReleaseView) -> bool:
+        """Whether nothing happens before the next look, as long as what it starts from stays as it is."""
+        state = self.record.state if self.record is not None else None
+        if state is None or self.desired.deleting or state.state in OPEN or is_unsettled(state):
+            return False
+        placement = view.placement
+        complete = all(outcome.verdict == SERVED for outcome in placement.outcomes.values())
+        return complete and not placement.start and not placement.retire and len(self.specs) == len(placement.outcomes)
+
     def _is_stale(self, old: Record, new: Record) -> bool:
         return old.state != new.state and self.owner.is_due(self.name, self.now)
 
@@ -411,4 +424,4 @@ def _differs(old: Record, new: Record) -> bool:
 
 
 def _is_open(record: Record) -> bool:
-    return record.state.state in ("shadow", "canary", "blue-green", "paused")
+    return record.state.state in OPEN

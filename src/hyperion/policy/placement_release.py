@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from hyperion.policy.placement import (
+    SERVED,
     STOPPING,
     NewReplica,
     Outcome,
@@ -50,6 +51,9 @@ def place_release(
     >>> old = SeenReplica("fraud@1.g1.0", "fraud", "1", 1, 0, "ready", probed=True)
     >>> place_release("fraud", [WantedTrack("2", 1)], [old], {"1": 1}).retire
     ('fraud@1.g1.0',)
+    >>> more = [old, SeenReplica("fraud@1.g1.1", "fraud", "1", 1, 1, "ready", probed=True)]
+    >>> place_release("fraud", [WantedTrack("1", 1)], more, {"1": 1}).retire
+    ('fraud@1.g1.1',)
     """
     known = {track.version for track in wanted}
     retire = [r.name for r in seen if r.version not in known and r.state != STOPPING]
@@ -60,9 +64,25 @@ def place_release(
     for track in wanted:
         model = WantedModel(endpoint, track.generation, (WantedVersion(track.version, track.replicas),), track.error)
         part = place_model(model, [r for r in seen if r.version == track.version], serving.get(track.version))
+        surplus = _surplus(track, part.outcomes[0], seen)
         start += part.start
-        serve += part.serve
-        retire += part.retire
+        serve += [_without(served, surplus) for served in part.serve]
+        retire += [*part.retire, *surplus]
         index += part.index
         outcomes[track.version] = part.outcomes[0]
     return ReleasePlacement(tuple(start), tuple(serve), tuple(retire), outcomes, tuple(index))
+
+
+def _surplus(track: WantedTrack, outcome: Outcome, seen: Sequence[SeenReplica]) -> tuple[str, ...]:
+    """Replicas more than are wanted, once those that are wanted all serve."""
+    if outcome.verdict != SERVED:
+        return ()
+    mine = [r for r in seen if (r.version, r.generation) == (track.version, track.generation) and r.state != STOPPING]
+    return tuple(replica.name for replica in mine if replica.index >= track.replicas)
+
+
+def _without(served: ServedReplicas, names: Sequence[str]) -> ServedReplicas:
+    if not names:
+        return served
+    kept = tuple(name for name in served.replicas if name not in names)
+    return ServedReplicas(served.model, served.version, served.generation, kept)

@@ -103,9 +103,11 @@ def decide(
     """
     events: tuple[Event, ...] = ()
     outcome = ""
+    before = state.to_version
     if command is not None:
         (state, events), outcome = obey(rollout, state, observed, now, command)
-    moved = True
+    # What was seen is of the versions before the command: where these are others now, the next look sees them.
+    moved = state.to_version == before
     while moved and state.state in OPEN:  # each move leads to a later stage or to an end, so there is a last one
         state, more = look(rollout, slo, state, observed, now)
         events += more
@@ -148,6 +150,7 @@ def split_of(rollout: Rollout, state: ReleaseState) -> Split:
         slow_ns=state.slow_ns if open_ else 0,
         bins=state.bins if open_ else None,
         sampling=compares and unknown,
+        keep_values=open_ and state.shadow_share > 0.0 and not state.weight and halt.quality is not None,
     )
 
 
