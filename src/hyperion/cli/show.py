@@ -20,11 +20,11 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]], stream: Te
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*titles, box=box.SIMPLE)
+        table = Table(*titles, box=box.SIMPLE, show_header=any(titles))
         for row in rows:
             table.add_row(*map(Text, row))
         Console(file=out).print(table)
         return
     widths = [max(len(cell) for cell in column) for column in zip(titles, *rows, strict=True)]
-    for row in (titles, *rows):
+    for row in (titles, *rows) if any(titles) else rows:
         out.write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
