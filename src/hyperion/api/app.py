@@ -29,6 +29,7 @@ from hyperion.api.records import (
 )
 from hyperion.api.routes_audit import add_key_routes, add_ledger_routes
 from hyperion.api.routes_endpoints import add_endpoint_routes
+from hyperion.api.routes_labels import add_label_routes
 from hyperion.api.routes_registry import add_blob_routes, add_registry_routes
 from hyperion.api.routes_rollouts import add_rollout_routes
 from hyperion.schema.errors import UnknownModel
@@ -72,6 +73,7 @@ _GROUPS = (
     ("rollouts", add_rollout_routes),
     ("registry", add_registry_routes),
     ("registry", add_blob_routes),
+    ("labels", add_label_routes),
     ("keys", add_key_routes),
     ("ledger", add_ledger_routes),
 )

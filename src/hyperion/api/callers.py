@@ -65,6 +65,13 @@ def _check_deploy(connection: HTTPConnection) -> Caller:
     return _check(connection, "deploy")
 
 
+def _check_label(connection: HTTPConnection) -> Caller:
+    caller = caller_of(connection)
+    if not caller.scopes & {"infer", "deploy"}:
+        caller.require("infer")
+    return caller
+
+
 def _check_admin(connection: HTTPConnection) -> Caller:
     return _check(connection, "admin")
 
@@ -76,5 +83,6 @@ def _check(connection: HTTPConnection, scope: Scope) -> Caller:
 
 
 Reader = Annotated[Caller, Depends(_check_read)]
+Labeller = Annotated[Caller, Depends(_check_label)]
 Deployer = Annotated[Caller, Depends(_check_deploy)]
 Admin = Annotated[Caller, Depends(_check_admin)]

@@ -92,6 +92,13 @@ class Audit(Protocol):
         """The lineage of a prediction."""
 
 
+class Labels(Protocol):
+    """What turned out to be true."""
+
+    def put(self, given: Sequence[tuple[str, str | float, str, float | None]]) -> int:
+        """Keep labels (prediction, label, source, since when); return how many are for unknown predictions."""
+
+
 class Desk(Protocol):
     """Endpoints and their rollouts."""
 
@@ -102,6 +109,10 @@ class Desk(Protocol):
     @property
     def audit(self) -> Audit:
         """Keys, the ledger, lineage."""
+
+    @property
+    def labels(self) -> Labels:
+        """What turned out to be true of predictions."""
 
     def apply(
         self, resources: Sequence[Endpoint], *, dry_run: bool = False, actor: str, reason: str = ""

@@ -15,6 +15,7 @@ from hyperion.schema.release import (
     PairCounts,
     PredictionRow,
     TrackCounts,
+    ValuePair,
 )
 
 _SAMPLE_MAX = 512
@@ -31,9 +32,10 @@ class Evidence:
         self._pairs: dict[tuple[str, int], dict[str, PairCounts]] = {}
         self._samples: dict[tuple[str, int], dict[str, OutputSample]] = {}
         self._predictions: list[PredictionRow] = []
+        self._values: list[ValuePair] = []
 
     def take(self, report: GatewayReport) -> None:
-        """Takes a report in place of the earlier ones of the same life. Predictions are new ones each time."""
+        """Takes a report in place of the earlier ones of the same life. Predictions and values are new each time."""
         for counts in report.counts:
             key = (counts.endpoint, counts.epoch, counts.version, counts.shadow)
             self._counts.setdefault(key, {})[report.incarnation] = counts
@@ -42,6 +44,7 @@ class Evidence:
         for sample in report.samples:
             self._samples.setdefault((sample.endpoint, sample.epoch), {})[report.incarnation] = sample
         self._predictions += report.predictions[: max(0, _PENDING_MAX - len(self._predictions))]
+        self._values += report.values[: max(0, _PENDING_MAX - len(self._values))]
         self._changed()
 
     def counts(self, endpoint: str, since_epoch: int) -> tuple[TrackCounts, ...]:
@@ -63,6 +66,11 @@ class Evidence:
         """Those that came since the last time."""
         rows, self._predictions = self._predictions, []
         return rows
+
+    def take_values(self) -> list[ValuePair]:
+        """The pairs of predictions that came since the last time."""
+        pairs, self._values = self._values, []
+        return pairs
 
     def forget(self, endpoint: str, before_epoch: int) -> None:
         """Drops what no rollout will ask for any more."""

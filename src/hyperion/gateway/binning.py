@@ -7,6 +7,7 @@ prediction is that of its first row, so that a request is one event however many
 from bisect import bisect_left
 from collections.abc import Sequence
 
+from hyperion.policy.values import write_value
 from hyperion.schema.call import Tensor
 from hyperion.schema.release import OutputBins
 from hyperion.wire.bytes_elements import decode_elements
@@ -59,6 +60,20 @@ def predictions(chunks: Sequence[Chunk]) -> tuple[list[float], list[str]]:
                 labels += [str(int(value)) for value in found]
         start = stop
     return numbers, labels
+
+
+def value_of(outputs: Sequence[Tensor], name: str) -> str | None:
+    """The prediction of a request's first row in the output of this name, as a label would say it; None for none."""
+    for tensor in outputs:
+        if tensor.name != name or not tensor.shape or not tensor.shape[0] or not row_width(tensor):
+            continue
+        datatype = DATATYPES[tensor.datatype]
+        if datatype.kind in ("i", "u") and row_width(tensor) == 1:  # a float does not hold all of these
+            first = memoryview(tensor.data)[: datatype.size]
+            return write_value(int.from_bytes(first, "little", signed=datatype.kind == "i"))
+        numbers, labels = predictions([(tensor, [0])])
+        return write_value(labels[0] if labels else numbers[0])
+    return None
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:

@@ -16,7 +16,7 @@ from hyperion.gateway.binning import Binner, Chunk, kind_of, predictions
 from hyperion.gateway.pending import PendingCall
 from hyperion.schema.call import Tensor
 from hyperion.schema.errors import HyperionError
-from hyperion.schema.release import OutputSample, PairCounts, PredictionRow, Split, TrackCounts
+from hyperion.schema.release import OutputSample, PairCounts, PredictionRow, Split, TrackCounts, ValuePair
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.wire.tensor import split_rows
 
@@ -30,6 +30,8 @@ MAX_SAMPLE: Final = 512
 MAX_NOTED: Final = 4_096  # requests of one tally between two settlements
 MAX_NOTED_BYTES: Final = 4 << 20  # of outputs that they hold
 MAX_PREDICTIONS: Final = 8_192
+MAX_VALUES: Final = 8_192
+MAX_VALUES_PER_S: Final = 200  # of pairs for labels: a verdict needs hundreds in all
 KEPT_EPOCHS: Final = 16
 OK: Final = "ok"
 OTHER: Final = "other"
@@ -227,6 +229,9 @@ class Counts:
         self._tallies: dict[Key, Tally] = {}
         self._touched: list[Tally] = []
         self._predictions: deque[PredictionRow] = deque()
+        self._values: deque[ValuePair] = deque()
+        self._values_second = 0
+        self._values_room = 0
         self._dropped = 0
         self.revision = 0
         self.acknowledged = 0
@@ -306,6 +311,19 @@ class Counts:
             )
         )
 
+    def keep_values(self, request_id: str, endpoint: str, epoch: int, given: str, shadow: str) -> None:
+        """Keeps what two versions predicted for a request until control has it; so many of each second, and counts the
+        others with what was dropped. Which are kept depends on nothing but when they came."""
+        now_s = self._clock_s()
+        if int(now_s) != self._values_second:
+            self._values_second, self._values_room = int(now_s), MAX_VALUES_PER_S
+        if self._values_room <= 0 or len(self._values) >= MAX_VALUES:
+            self._dropped += 1
+            return
+        self._values_room -= 1
+        self.revision += 1
+        self._values.append(ValuePair(request_id, endpoint, epoch, given, shadow, now_s))
+
     def settle(self) -> None:
         """Counts everything that was noted. Called every few milliseconds."""
         touched = self._touched
@@ -315,7 +333,7 @@ class Counts:
                 tally.settle()
 
     def take_dropped(self) -> int:
-        """Predictions that were lost since it was last asked, because control took them too late."""
+        """Predictions and pairs that were lost since it was last asked, because there were more than are kept."""
         dropped, self._dropped = self._dropped, 0
         return dropped
 
@@ -323,22 +341,31 @@ class Counts:
 
     def content(
         self, most: int
-    ) -> tuple[tuple[TrackCounts, ...], tuple[PairCounts, ...], tuple[OutputSample, ...], tuple[PredictionRow, ...]]:
-        """What a report says: counts, pairs, samples, and the oldest `most` predictions."""
+    ) -> tuple[
+        tuple[TrackCounts, ...],
+        tuple[PairCounts, ...],
+        tuple[OutputSample, ...],
+        tuple[PredictionRow, ...],
+        tuple[ValuePair, ...],
+    ]:
+        """What a report says: counts, pairs, samples, and the oldest `most` predictions and pairs of values."""
         self.settle()
         tallies = [tally for tally in self._tallies.values() if tally.requests]
         samples = [sample for sample in [tally.sample() for tally in tallies if tally.sampling] if sample is not None]
         rows = tuple(self._predictions) if len(self._predictions) <= most else tuple(self._predictions)[:most]
+        values = tuple(self._values) if len(self._values) <= most else tuple(self._values)[:most]
         pairs = tuple([mirror.pairs.counts() for mirror in self.mirrors.values()])
-        return tuple([tally.counts() for tally in tallies]), pairs, tuple(samples), rows
+        return tuple([tally.counts() for tally in tallies]), pairs, tuple(samples), rows, values
 
-    def acknowledge(self, revision: int, predictions_taken: int) -> None:
-        """Control has a report of that revision; what it will not ask for again is dropped: the sent predictions, and
-        the epochs long past."""
+    def acknowledge(self, revision: int, predictions_taken: int, values_taken: int = 0) -> None:
+        """Control has a report of that revision; what it will not ask for again is dropped: the sent predictions and
+        values, and the epochs long past."""
         self.acknowledged = revision
         for _ in range(predictions_taken):
             self._predictions.popleft()
-        if self._predictions:
+        for _ in range(values_taken):
+            self._values.popleft()
+        if self._predictions or self._values:
             self.revision += 1  # there is more to tell
         newest: dict[str, set[int]] = {}
         for endpoint, epoch, _, _ in self._tallies:

@@ -1,7 +1,7 @@
 """Sends control what this gateway has counted, over a connection of its own. A task of `gateway/process`.
 
-Counts are cumulative, so a lost report costs nothing; sampled predictions go again until control has said that it has
-them. While control is away the counting goes on, and is told later.
+Counts are cumulative, so a lost report costs nothing; sampled predictions and values go again until control has
+said that it has them. While control is away the counting goes on, and is told later.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ LIVE_S: Final = 0.1  # between reports while a release is under way
 IDLE_S: Final = 2.0
 RETRY_S: Final = (0.1, 0.25, 0.5, 1.0, 2.0)
 ANSWER_S: Final = 10.0
-MAX_ROWS: Final = 1_000  # predictions in one report
+MAX_ROWS: Final = 1_000  # predictions, and pairs of values, in one report
 
 
 class Reporter:
@@ -56,7 +56,7 @@ class Reporter:
                 await writer.drain()
                 async with asyncio.timeout(ANSWER_S):
                     await self._until_done(reader, decoder)
-                self._counts.acknowledge(revision, len(report.predictions))
+                self._counts.acknowledge(revision, len(report.predictions), len(report.values))
                 await self._until_news()
 
     async def _until_news(self) -> None:
@@ -75,8 +75,8 @@ class Reporter:
 
     def make_report(self) -> tuple[int, GatewayReport]:
         """The revision of the counts, and all of them."""
-        tracks, pairs, samples, predictions = self._counts.content(MAX_ROWS)
-        report = GatewayReport(self.incarnation, self._worker, tracks, pairs, samples, predictions)
+        tracks, pairs, samples, predictions, values = self._counts.content(MAX_ROWS)
+        report = GatewayReport(self.incarnation, self._worker, tracks, pairs, samples, predictions, values)
         return self._counts.revision, report
 
     async def _until_done(self, reader: asyncio.StreamReader, decoder: Decoder) -> None:

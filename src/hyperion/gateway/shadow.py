@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from hyperion.gateway.admit import admit
+from hyperion.gateway.binning import value_of
 from hyperion.gateway.compare import compare, first_text
 from hyperion.gateway.pending import SHADOW, PendingCall
 from hyperion.schema.call import InferenceAnswer, InferenceCall, Tensor
@@ -125,6 +126,9 @@ class Mirror:
         self._share = split.shadow_share
         self._version = split.shadow
         self._slice_input = split.slice_input
+        self._epoch = split.epoch
+        self._endpoint = endpoint
+        self._keep_values = split.keep_values
         self._waiting: list[Copy] = []
         self._loop = asyncio.get_running_loop()
 
@@ -193,6 +197,16 @@ class Mirror:
                     name = first_text(tensor)
                     break
         self.pairs.add(copy.outputs, answer.outputs, name)
+        if self._keep_values:
+            self._keep(copy, answer)
+
+    def _keep(self, copy: Copy, answer: InferenceAnswer) -> None:
+        """Keeps what both predicted, in the first output that the version has: a caller may have asked for others."""
+        specs = self.pool.signature.outputs
+        output = specs[0].name if specs else ""
+        given, shadow = value_of(copy.outputs, output), value_of(answer.outputs, output)
+        if given is not None and shadow is not None:
+            self._counts.keep_values(copy.request_id, self._endpoint, self._epoch, given, shadow)
 
     def failed(self, copy: Copy, error: HyperionError) -> None:
         """The shadow has not answered."""

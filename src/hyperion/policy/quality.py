@@ -3,6 +3,10 @@
 d in [-1, 1] is the canary's loss less the control's. Against "the mean of d is at most δ" the gambler's capital is
 K_t = Π (1 + λ (d_i − δ)), which stays fair whatever d depends on. λ is fixed in advance, which is as predictable as it
 gets: the stake is split over a grid of λ in [0, 1/(1+δ)), so that the product needs how often each d came, and no more.
+
+Only pairs are judged, so quality needs a shadow stage, which lasts until the labels have come. Requests that only one
+version answered would need that a label comes as often for either, and it seldom does: who gets another prediction
+does something else, and that is what is labelled. In a pair both versions get the same label, or none.
 """
 
 from math import inf, log, log1p
@@ -15,6 +19,7 @@ from hyperion.policy.verdict import ERROR, FAIL, PASS, RUNNING, Evidence
 METRIC: Final = "quality"
 STAKES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.95)  # of the largest λ that never ruins the gambler
 PASS_LEVEL: Final = 0.05
+STRANGE: Final = "labels is what any version predicted; a label has to be as the model's first output says it"
 
 
 def log_worse_quality(labelled: Labelled, margin: float) -> float:
@@ -51,6 +56,9 @@ def judge_quality(labelled: Labelled | None, margin: float, threshold: float) ->
     verdict = RUNNING
     if log_e >= log(threshold):
         verdict = FAIL
+    elif sum(labelled.losses) and labelled.both_wrong == sum(labelled.losses):
+        # Two versions that are never right are alike, but what is likelier is a label that no prediction can equal.
+        return Evidence(METRIC, 0, 0, e_value(log_e), threshold, RUNNING, f"none of {labelled.both_wrong} {STRANGE}")
     elif log_better_quality(labelled, margin) >= -log(PASS_LEVEL):
         verdict = PASS
     detail = f"worse in {worse} and better in {better} of {sum(labelled.losses)} pairs with labels"

@@ -153,6 +153,8 @@ def judge_copies(rollout: Rollout, state: ReleaseState, counted: Counted, observ
         verdict = FAIL if log_e >= log(threshold) else PASS
         detail = f"{bad} copies failed, {control} of the control's requests"
         evidence.append(Evidence("errors", bad, control, e_value(log_e), threshold, verdict, detail))
+    if rollout.halt.quality is not None:
+        evidence.append(judge_quality(observed.quality, rollout.halt.quality.margin, threshold))
     return tuple(evidence)
 
 

@@ -21,9 +21,11 @@ class Command(Struct, frozen=True):
 class Labelled(Struct, frozen=True):
     """Pairs of predictions whose truth is known: `losses[i]` counts those for which the canary's loss less the
     control's was -1 + 2i / (n - 1), with n odd bins. Accuracy needs three: canary better, both alike, canary worse.
-    Round up what lies between two bins: that is against the canary."""
+    Round up what lies between two bins: that is against the canary. `both_wrong` are those alike pairs in which neither
+    was right."""
 
     losses: tuple[int, ...] = (0, 0, 0)
+    both_wrong: int = 0
 
 
 class Observed(Struct, frozen=True):

@@ -35,7 +35,7 @@ class Split(Struct, frozen=True):
     never answers. A request sticks to a version by the hash of `salt` and the header or input field named; without
     either the choice is random. `slow_ns` is how long a request may take before it counts as slow; 0 is not known yet.
     `sampling` asks for the sample of outputs that bins are made of. `slice_input` is the input whose first value says
-    to which slice a pair of answers belongs."""
+    to which slice a pair of answers belongs. `keep_values` asks for the `ValuePair`s of shadowed requests."""
 
     epoch: int
     salt: str
@@ -48,6 +48,7 @@ class Split(Struct, frozen=True):
     bins: OutputBins | None = None
     sampling: bool = False
     slice_input: str = ""
+    keep_values: bool = False
 
 
 class TrackCounts(Struct, frozen=True):
@@ -120,9 +121,21 @@ class PredictionRow(Struct, frozen=True):
     shadow: bool = False
 
 
+class ValuePair(Struct, frozen=True):
+    """What the version that answered and the shadow predicted for one request, as `policy.values` writes them, so that
+    a label can say which of them was right. Whole or not at all: it is made when the shadow has answered, too."""
+
+    id: str
+    endpoint: str
+    epoch: int
+    given: str
+    shadow: str
+    time: float
+
+
 class GatewayReport(Struct, frozen=True):
-    """All counts of one gateway's life, told by `incarnation`: worker number and a random part. `predictions` are those
-    since the last report that was acknowledged."""
+    """All counts of one gateway's life, told by `incarnation`: worker number and a random part. `predictions` and
+    `values` are those since the last report that was acknowledged."""
 
     incarnation: str
     worker: int
@@ -130,3 +143,4 @@ class GatewayReport(Struct, frozen=True):
     pairs: tuple[PairCounts, ...] = ()
     samples: tuple[OutputSample, ...] = ()
     predictions: tuple[PredictionRow, ...] = ()
+    values: tuple[ValuePair, ...] = ()

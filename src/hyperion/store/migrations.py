@@ -134,6 +134,26 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             locked     BOOLEAN NOT NULL
         )""",
     ),
+    (
+        """CREATE TABLE value_pair (
+            id       TEXT PRIMARY KEY,
+            endpoint TEXT NOT NULL,
+            epoch    BIGINT NOT NULL,
+            given    TEXT NOT NULL,
+            shadow   TEXT NOT NULL,
+            time     DOUBLE PRECISION NOT NULL
+        )""",
+        "CREATE INDEX value_pair_endpoint ON value_pair (endpoint, epoch)",
+        "CREATE INDEX value_pair_time ON value_pair (time)",
+        """CREATE TABLE label (
+            prediction_id TEXT NOT NULL,
+            source        TEXT NOT NULL,
+            label         TEXT NOT NULL,
+            time          DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (prediction_id, source)
+        )""",
+        "CREATE INDEX label_time ON label (time)",
+    ),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 # Text sorts by code point, as in SQLite, whatever the language of the PostgreSQL server: pages are cut by name.

@@ -20,6 +20,7 @@ MAX_LABELS = 64
 MAX_LABEL_TEXT = 256
 MAX_QUERIES = 16
 MAX_SMOKE_REQUESTS = 100
+QUALITY_METRICS = ("accuracy",)
 MONTH_S = 30 * 86_400.0
 Path = tuple[str | int, ...]
 Refuse = Callable[[Path, str], InvalidResource]
@@ -137,6 +138,9 @@ def _check_rollout(rollout: Rollout, given: dict[str, Any], refuse: Refuse) -> N
     if len(rollout.smoke.requests) > MAX_SMOKE_REQUESTS:
         raise refuse((*at, "smoke", "requests"), f"at most {MAX_SMOKE_REQUESTS}")
     _check_halt(rollout.halt, (*at, "halt"), refuse)
+    if rollout.halt.quality is not None and shadow is None and rollout.strategy != "shadow":
+        why = "is judged on pairs of predictions, which only a shadow makes; give rollout.shadow, too"
+        raise refuse((*at, "halt", "quality"), why)
 
 
 def _check_steps(rollout: Rollout, refuse: Refuse) -> None:
@@ -171,8 +175,9 @@ def _check_halt(halt: Halt, at: Path, refuse: Refuse) -> None:
         _between(halt.drift.distance, 0, 1, (*at, "drift", "distance"), refuse)
     if halt.quality is not None:
         _between(halt.quality.margin, 0, 1, (*at, "quality", "margin"), refuse)
-        if not is_valid_name(halt.quality.metric):
-            raise refuse((*at, "quality", "metric"), f"expected a metric's name, got {halt.quality.metric[:80]!r}")
+        if halt.quality.metric not in QUALITY_METRICS:
+            known = " or ".join(QUALITY_METRICS)
+            raise refuse((*at, "quality", "metric"), f"expected {known}, got {halt.quality.metric[:80]!r}")
     if len(halt.query) > MAX_QUERIES:
         raise refuse((*at, "query"), f"at most {MAX_QUERIES}")
     for index, query in enumerate(halt.query):

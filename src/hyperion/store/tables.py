@@ -123,6 +123,24 @@ PREDICTION = Table(
     Column("time", Double, nullable=False),
     Column("latency_ms", Double, nullable=False),
 )
+VALUE_PAIR = Table(
+    "value_pair",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("endpoint", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("given", Text, nullable=False),
+    Column("shadow", Text, nullable=False),
+    Column("time", Double, nullable=False),
+)
+LABEL = Table(
+    "label",
+    METADATA,
+    Column("prediction_id", Text, primary_key=True),
+    Column("source", Text, primary_key=True),
+    Column("label", Text, nullable=False),
+    Column("time", Double, nullable=False),
+)
 LEADER = Table(
     "leader",
     METADATA,
