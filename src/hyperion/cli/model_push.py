@@ -60,6 +60,7 @@ def push(admin: Admin, name: str, path: str | None, as_json: bool, **said: Any) 
             sent = upload_missing(admin, sources)
             try:
                 done = register(admin, manifest, signature=signature, alias=said["alias"], reason=said["reason"])
+                sent += 0 if done["created"] else mend(admin, manifest, sources)
                 break
             except Conflict:
                 if said["version"] or attempt == _ATTEMPTS - 1:
@@ -67,7 +68,7 @@ def push(admin: Admin, name: str, path: str | None, as_json: bool, **said: Any) 
     if as_json:
         print_json({**done, "uploaded_files": sent})
         return
-    what = "registered" if done["created"] else "was there already"
+    what = "registered" if done["created"] else "its files were sent again" if sent else "was there already"
     size = sum(file.size_bytes for file in manifest.files)
     print(f"{name}@{done['version']}: {what}, {len(manifest.files)} files, {size:,} bytes, {done['digest']}")
 
@@ -83,6 +84,16 @@ def upload_missing(admin: Admin, sources: Sequence[tuple[FileEntry, Path]]) -> i
             with open(path, "rb") as stream:
                 admin.upload(sha256, Told(stream, advance), file.size_bytes)  # type: ignore[arg-type]
     return len(absent)
+
+
+def mend(admin: Admin, manifest: Manifest, sources: Sequence[tuple[FileEntry, Path]]) -> int:
+    """Upload the files of a version that was there already once more, if any of them is damaged there; how many."""
+    if admin.post("registry", "models", manifest.model, "versions", manifest.version, "verify")["ok"]:
+        return 0
+    for file, path in sources:
+        with open(path, "rb") as stream:
+            admin.upload(file.sha256, stream, file.size_bytes)
+    return len(sources)
 
 
 class Told:

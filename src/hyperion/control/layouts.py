@@ -22,6 +22,7 @@ class Layouts:
         self._wake = wake
         self._done: dict[Key, VerifiedSpec | str] = {}
         self._running: dict[Key, asyncio.Task[None]] = {}
+        self._anew: set[tuple[str, Runtime]] = set()
 
     def find(self, desired: Desired, runtime: Runtime) -> VerifiedSpec | str | None:
         """The version as it is laid out, why it cannot be, or None while that is being done."""
@@ -39,10 +40,15 @@ class Layouts:
             if key[0] != endpoint or (key[1] in kept and not isinstance(found, str))
         }
 
+    def renew(self, endpoint: str, runtime: Runtime) -> None:
+        """Somebody tries this version once more: its files are taken from the blobs again."""
+        self._anew.add((endpoint, runtime))
+
     async def _lay_out(self, key: Key, desired: Desired) -> None:
         runtime = key[1]
         try:
-            self._done[key] = await asyncio.to_thread(_lay_out, self._book, runtime, desired)
+            self._done[key] = await asyncio.to_thread(_lay_out, self._book, runtime, desired, key[:2] in self._anew)
+            self._anew.discard(key[:2])
         except HyperionError as error:
             self._done[key] = error.message
         except OSError as error:
@@ -52,11 +58,11 @@ class Layouts:
             self._wake()
 
 
-def _lay_out(book: Book, runtime: Runtime, desired: Desired) -> VerifiedSpec:
+def _lay_out(book: Book, runtime: Runtime, desired: Desired, anew: bool) -> VerifiedSpec:
     manifest = desired.manifest
     if manifest is None or (manifest.model, manifest.version) != (runtime.model, runtime.version):
         manifest = book.manifest(runtime.model, runtime.version)
     if manifest is None:
         raise HyperionError(f"{runtime.model}@{runtime.version} is no longer in the registry")
     name = desired.endpoint.metadata.name
-    return book.lay_out(manifest, name, choose_options(manifest.options, desired.endpoint.spec))
+    return book.lay_out(manifest, name, choose_options(manifest.options, desired.endpoint.spec), anew)

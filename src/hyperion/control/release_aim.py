@@ -33,7 +33,11 @@ def aim(
     label = _label_of(manifest, kept)
     # Back to what serves: whatever was under way ends, and there is nothing to compare with.
     stable = stable_version(state) if stable_version(state) != label else ""
-    runtimes = {**kept.runtimes, label: _runtime_of(desired, manifest, kept.runtimes.get(label))}
+    runtime = _runtime_of(desired, manifest, kept.runtimes.get(label))
+    if forced is not None and label not in kept_versions(state, now):
+        # Other replicas than those of the last time, whose failure may still be in sight.
+        runtime = msgspec.structs.replace(runtime, generation=runtime.generation + 1)
+    runtimes = {**kept.runtimes, label: runtime}
     decision = begin(
         name,
         desired.endpoint.spec.rollout,

@@ -143,8 +143,9 @@ class Book:
         with self.database.read() as tx:
             return registry.get_manifest(tx, model, version)
 
-    def lay_out(self, manifest: Manifest, name: str, options: ModelOptions) -> VerifiedSpec:
-        """Lay a version's files out for a runner of the endpoint `name`, if its signature is one that counts.
+    def lay_out(self, manifest: Manifest, name: str, options: ModelOptions, anew: bool = False) -> VerifiedSpec:
+        """Lay a version's files out for a runner of the endpoint `name`, if its signature is one that counts; with
+        `anew` again, should it have been done before.
 
         Raises `HyperionError`.
         """
@@ -152,7 +153,9 @@ class Book:
             signature = registry.get_signature(tx, manifest.model, manifest.version)
         signed_by = verify_signature(manifest, signature, self._trust)
         trusted = decide_trust(manifest, signed_by, self._trust_pickle)
-        return materialise(manifest, self._blobs, self._artifacts, name=name, trust_pickle=trusted, options=options)
+        return materialise(
+            manifest, self._blobs, self._artifacts, name=name, trust_pickle=trusted, options=options, anew=anew
+        )
 
     def keep_predictions(self, rows: list[PredictionRow], pairs: list[ValuePair], fence: int | None) -> None:
         """Keep the sampled predictions, for lineage, and the pairs that labels will judge."""

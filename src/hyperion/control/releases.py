@@ -277,6 +277,8 @@ class _Look:
             return self._nothing(commands)
         if old is None or record.state.rollout_id != old.state.rollout_id:
             self.owner.layouts.forget(self.name, record.kept.runtimes.values())
+            if forced is not None:
+                self.owner.layouts.renew(self.name, record.kept.runtimes[record.state.to_version])
         record, more, done, due = self._decide(record, commands)
         events = (*events, *more)
         if record.state.rollout_id != (old.state.rollout_id if old else ""):

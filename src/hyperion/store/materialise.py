@@ -31,15 +31,17 @@ def materialise(
     name: str,
     trust_pickle: bool = False,
     options: ModelOptions | None = None,
+    anew: bool = False,
 ) -> VerifiedSpec:
     """Lays `manifest` out under `root` (`HOME/artifacts`), unless that was done before, and returns what its runners
     need. `name` is the endpoint's; `options` replaces those of the manifest; `trust_pickle` is the operator's word.
+    With `anew` it is laid out again where it was: its files may have been damaged, and its blobs mended since.
 
     Raises ModelRefused (the manifest is not sound, a blob is not there) or StorageFailed (disk or network).
     """
     check_manifest(manifest)
     folder = folder_of(manifest, root)
-    if not folder.is_dir():
+    if anew or not folder.is_dir():
         try:
             _lay_out(manifest, blobs, root, folder)
         except OSError as error:
@@ -89,12 +91,16 @@ def _lay_out(manifest: Manifest, blobs: Blobs, root: Path, folder: Path) -> None
             sync_directory(Path(parent))
         folder.parent.mkdir(parents=True, exist_ok=True)
         _write_list(manifest, folder, root)
+        gone = _name_unfinished(root)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(folder, gone)  # runners that have it loaded go on
         try:
             os.rename(unfinished, folder)
         except OSError:
             # Another process was faster: what it has put there is the same.
             if not folder.is_dir():
                 raise
+        shutil.rmtree(gone, ignore_errors=True)
         sync_directory(folder.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
