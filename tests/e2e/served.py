@@ -55,10 +55,16 @@ def free_ports(count: int) -> list[int]:
 
 
 class Served:
-    """`hyperion serve PATHS… OPTIONS…` with a home of its own: ready once entered, gone once exited."""
+    """`hyperion serve PATHS… OPTIONS…` with a home of its own: ready once entered, gone once exited. `program` is a
+    module of the tests that does the same and more."""
 
     def __init__(
-        self, home: Path, *paths: Path | str, options: tuple[str, ...] = (), env: dict[str, str] | None = None
+        self,
+        home: Path,
+        *paths: Path | str,
+        options: tuple[str, ...] = (),
+        env: dict[str, str] | None = None,
+        program: str = "hyperion",
     ):
         self.home = home
         self.port, self.grpc_port, self.admin_port = free_ports(3)
@@ -67,7 +73,7 @@ class Served:
         self.log = home.parent / f"{home.name}.log"
         self._seen: set[tuple[int, int]] = set()
         self._command = [
-            *(sys.executable, "-m", "hyperion", "serve", *map(str, paths), *options),
+            *(sys.executable, "-m", program, "serve", *map(str, paths), *options),
             *("--home", str(home), "--port", str(self.port), "--grpc-port", str(self.grpc_port)),
             *("--admin-port", str(self.admin_port)),
         ]

@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -71,6 +71,11 @@ def postgres_schema() -> Iterator[str]:
             connection.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
     finally:
         engine.dispose()
+
+
+def open_store(kind: str) -> AbstractContextManager[str]:
+    """The URL of a store of its own, for as long as the block runs: "" for SQLite in the home."""
+    return nullcontext("") if kind == "sqlite" else postgres_schema()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

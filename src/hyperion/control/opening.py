@@ -88,7 +88,7 @@ class Store:
     async def _look(self, releases: Releases, leadership: Leadership) -> None:
         try:
             if not self._leads:
-                fence = await asyncio.to_thread(self._take_lead, leadership)
+                fence = await asyncio.to_thread(take_lead, self.database, leadership)
                 if fence is not None:
                     self._log(f"this process leads, as number {fence}")
                     self._leads = True
@@ -102,14 +102,16 @@ class Store:
             self._leads = False
             releases.follow()
 
-    def _take_lead(self, leadership: Leadership) -> int | None:
-        """In a thread. That it leads is the first that a leader writes, under its fence."""
-        fence = leadership.try_lead()
-        if fence is not None:
-            with self.database.write(fence) as tx:
-                detail = {"leader": fence, "process": os.getpid(), "host": socket.gethostname()}
-                ledger.append(tx, "control.led", "control", actor="control", reason=LED, detail=detail)
-        return fence
+
+def take_lead(database: Database, leadership: Leadership) -> int | None:
+    """Take the lead if nobody has it, and return its number. Slow. That it leads is the first that a leader writes,
+    under its fence. Raises `HyperionError`."""
+    fence = leadership.try_lead()
+    if fence is not None:
+        with database.write(fence) as tx:
+            detail = {"leader": fence, "process": os.getpid(), "host": socket.gethostname()}
+            ledger.append(tx, "control.led", "control", actor="control", reason=LED, detail=detail)
+    return fence
 
 
 def open_store(config: ControlConfig, run_dir: Path) -> Store:
