@@ -1,7 +1,7 @@
 """Counts of several gateways and lives: joined once each, whatever comes twice, late or never."""
 
 from hyperion.control.evidence import Evidence, add_pairs, join_samples
-from hyperion.schema.release import GatewayReport, OutputSample, PairCounts, PredictionRow, TrackCounts
+from hyperion.schema.release import GatewayReport, OutputSample, PairCounts, PredictionRow, TrackCounts, ValuePair
 
 
 def counts(requests: int, epoch: int = 1, version: str = "2", **more: object) -> TrackCounts:
@@ -62,3 +62,6 @@ def test_predictions_are_handed_over_once() -> None:
     joined = evidence(GatewayReport("0-a", 0, predictions=(row,)))
     assert joined.take_predictions() == [row]
     assert joined.take_predictions() == []
+    values = ValuePair("p", "e", 1, "x", "y", 1.0)
+    joined.take(GatewayReport("0-a", 0, values=(values,)))
+    assert (joined.take_values(), joined.take_values()) == ([values], [])

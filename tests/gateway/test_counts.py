@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from hyperion.gateway.binning import Binner, kind_of, predictions
+from hyperion.gateway.binning import Binner, kind_of, predictions, value_of
 from hyperion.gateway.counts import BOUNDS_NS, BUCKETS, KEPT_EPOCHS, MAX_PREDICTIONS, MAX_REASONS, Counts
 from hyperion.gateway.pending import UNHEARD, PendingCall
 from hyperion.schema import errors
@@ -257,3 +257,26 @@ def test_a_prediction_falls_into_one_bin(
     found = [0] * binner.size
     binner.count(numbers, labels, found)
     assert found == counts
+
+
+@pytest.mark.parametrize(
+    ("tensor", "value"),
+    [
+        (outputs(np.array([[0.1], [7.0]]), "FP32"), "0.1"),
+        (outputs(np.array([[3.0]]), "FP64"), "3"),
+        (outputs(np.array([[0.1, 0.7, 0.2], [3, 2, 1]]), "FP32"), "1"),
+        (outputs(np.array([[0.1, 0.7]]), "BF16"), "1"),
+        (outputs(np.array([[2**60 + 1]]), "INT64"), str(2**60 + 1)),
+        (outputs(np.array([[-1]]), "INT8"), "-1"),
+        (outputs(np.array([[2**64 - 1]], np.uint64), "UINT64"), str(2**64 - 1)),
+        (outputs(np.array([[True]]), "BOOL"), "1"),
+        (outputs(np.array([["é" * 99, "b"]]), "BYTES"), "é" * 64),
+        (outputs(np.array([[math.nan]]), "FP32"), "nan"),
+        (outputs(np.zeros((0, 1), np.float32), "FP32"), None),
+        (outputs(np.zeros((1, 0), np.float32), "FP32"), None),
+    ],
+)
+def test_a_prediction_is_written_as_a_label_would_say_it(tensor: Tensor, value: str | None) -> None:
+    other = from_numpy("z", np.array([[9]]), "INT64")
+    assert value_of([other, tensor], "y") == value
+    assert value_of([tensor], "z") is None

@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as arrays
 from msgspec import structs
 
 from hyperion.gateway.compare import compare, first_text
+from hyperion.gateway.counts import MAX_VALUES, MAX_VALUES_PER_S, Counts
 from hyperion.gateway.shadow import MAX_OPEN, MAX_SLICES, Pairs
 from hyperion.schema.call import Tensor
 from hyperion.schema.release import PairCounts, Split, Track
@@ -107,6 +108,47 @@ async def test_a_shadow_that_fails_or_is_stuck_costs_no_caller_anything(
                 assert pairs_of(gateway).dropped == 11
     finally:
         stop_runner(process)
+
+
+@on_uvloop
+async def test_what_both_predicted_is_kept_pair_by_pair_only_where_it_is_asked_for(obedient: ServedVersion) -> None:
+    async with serving(access_log=False) as gateway:
+        versions = (obedient, shadow_of(obedient))
+        await gateway.release(split_of(), *versions)
+        with await gateway.connect() as client:
+            assert (await client.ask(infer("a", x_request_id="unasked"))).status == 200
+            await gateway.until(lambda: pairs_of(gateway).pairs == 1)
+            assert gateway.counts.content(9)[4] == ()
+            await gateway.release(split_of(epoch=2, keep_values=True), *versions)
+            client.send(*[infer(f"say{number}", x_request_id=f"id{number}") for number in range(16)])  # share batches
+            for _ in range(16):
+                await client.answer()
+            assert (await client.ask(infer("raise", x_request_id="failed"))).status == 500
+            await gateway.until(lambda: len(gateway.counts.content(99)[4]) == 16)
+        kept = gateway.counts.content(99)[4]
+        assert {(pair.id, pair.given, pair.shadow) for pair in kept} == {
+            (f"id{number}", f"say{number}", f"say{number}") for number in range(16)
+        }
+        assert {(pair.endpoint, pair.epoch) for pair in kept} == {("obedient", 2)}
+        gateway.counts.acknowledge(gateway.counts.revision, 0, 10)
+        assert gateway.counts.content(99)[4] == kept[10:]
+        assert gateway.counts.revision != gateway.counts.acknowledged, "there is more to tell"
+
+
+def test_so_many_pairs_of_a_second_are_kept_and_the_others_counted() -> None:
+    now = [100.0]
+    counts = Counts(clock_s=lambda: now[0])
+    for second in (100.0, 101.0):
+        now[0] = second
+        for number in range(MAX_VALUES_PER_S + 5):
+            counts.keep_values(f"{second}-{number}", "e", 1, "x", "y")
+    kept = counts.content(9_999)[4]
+    assert [pair.time for pair in kept] == [100.0] * MAX_VALUES_PER_S + [101.0] * MAX_VALUES_PER_S
+    assert (counts.take_dropped(), counts.take_dropped()) == (10, 0)
+    for now[0] in map(float, range(102, 160)):
+        for number in range(MAX_VALUES_PER_S):
+            counts.keep_values(f"{now[0]}-{number}", "e", 1, "x", "y")
+    assert len(counts.content(99_999)[4]) == MAX_VALUES
 
 
 @on_uvloop

@@ -75,6 +75,30 @@ def test_quality_fails_passes_or_waits() -> None:
     assert judge_quality(Labelled((0, 0, 9_999)), 1.0, 100.0).verdict == "running"
 
 
+def test_labels_that_no_prediction_equals_are_no_proof_that_two_versions_are_alike() -> None:
+    strange = judge_quality(Labelled((0, 20_000, 0), both_wrong=20_000), 0.01, 100.0)
+    assert (strange.verdict, strange.bad_canary) == ("running", 0)
+    assert "none of 20000 labels" in strange.detail
+    assert judge_quality(Labelled((0, 20_000, 0), both_wrong=19_999), 0.01, 100.0).verdict == "pass"
+
+
+@pytest.mark.parametrize(("accuracy", "halts"), [(0.9, False), (0.85, True)])
+def test_looked_at_after_each_pair_one_per_cent_at_most_of_the_shadows_at_the_margin_are_halted(
+    accuracy: float, halts: bool
+) -> None:
+    """The control is right in 91 % of the pairs, the shadow, independently of it, 1 or 6 points less often."""
+    rng = np.random.default_rng(5)
+    runs, pairs, margin, threshold = 150, 3_000, 0.01, 100.0
+    halted = 0
+    for _ in range(runs):
+        losses = (rng.random(pairs) < 0.91).astype(int) - (rng.random(pairs) < accuracy).astype(int)
+        worse, better = np.cumsum(losses == 1), np.cumsum(losses == -1)
+        looks = np.flatnonzero(losses == 1)[::5]
+        counts = [(int(better[i]), int(i + 1 - better[i] - worse[i]), int(worse[i])) for i in looks]
+        halted += any(judge_quality(Labelled(one), margin, threshold).verdict == "fail" for one in counts)
+    assert halted > 0.5 * runs if halts else halted <= 0.02 * runs
+
+
 def test_quality_in_finer_steps_says_the_same() -> None:
     assert log_worse_quality(Labelled((3, 0, 50, 0, 40)), 0.05) == log_worse_quality(Labelled((3, 50, 40)), 0.05)
     assert log_better_quality(Labelled((40, 50, 3)), 0.0) > 5

@@ -233,6 +233,31 @@ def test_a_shadow_that_differs_never_answers_anybody() -> None:
     assert Endpoint(quiet).run(30).state.state == "promoted"
 
 
+def test_a_shadow_waits_for_labels_and_is_halted_or_promoted_by_them() -> None:
+    rollout = Rollout(strategy="shadow", halt=Halt(quality=QualityLimit()), deadline_s=20.0)
+    waiting = Endpoint(rollout).run(30).state
+    assert (waiting.state, waiting.verdict) == ("halted", "inconclusive")
+    assert "quality: no labels yet" in waiting.reason
+    worse = Endpoint(rollout, extra={"quality": Labelled((0, 60, 25))}).run(30)
+    assert worse.state.reason.startswith("quality: worse in 25 and better in 0 of 85"), worse.state.reason
+    (halted,) = [detail for kind, detail in worse.events if kind == "rollout.halted"]
+    (evidence,) = [row for row in halted["evidence"] if row["metric"] == "quality"]
+    assert (evidence["bad_canary"], evidence["verdict"]) == (25, "fail")
+    assert Endpoint(rollout, extra={"quality": Labelled((0, 900, 0))}).run(30).state.state == "promoted"
+
+
+def test_values_are_kept_only_while_copies_are_judged_by_labels() -> None:
+    asked = Rollout(shadow=ShadowStage(), halt=Halt(quality=QualityLimit()))
+    shadow = start(asked)
+    assert split_of(asked, look(asked, shadow, 1.0).state).keep_values
+    assert not split_of(
+        Rollout(shadow=ShadowStage()), look(Rollout(shadow=ShadowStage()), shadow, 1.0).state
+    ).keep_values
+    for state, weight in (("canary", 0.5), ("halted", 0.0), ("promoted", 1.0)):
+        later = msgspec.structs.replace(shadow, state=state, weight=weight, shadow_share=0.0)
+        assert not split_of(asked, later).keep_values
+
+
 def test_a_challenger_wins_only_if_it_is_provably_better() -> None:
     rollout = Rollout(strategy="champion-challenger", hold_s=2.0, deadline_s=60.0)
     assert Endpoint(rollout, old=Behaviour(errors=0.03)).run(90).state.state == "promoted"

@@ -101,6 +101,11 @@ def test_what_is_written_can_be_read_again_and_says_no_defaults(tmp_path: Path) 
         ("  rollout: {halt: {slow: {quantile: 1}}}", "spec.rollout.halt.slow.quantile: expected between 0 and 1"),
         ("  rollout: {halt: {errors: {ratio: 0.5}}}", "spec.rollout.halt.errors.ratio: expected 1 to 1000, got 0.5"),
         ("  rollout: {halt: {query: [{promql: up}]}}", "spec.rollout.halt.query[0]: give max, min or both"),
+        (
+            "  rollout: {shadow: {}, halt: {quality: {metric: recall}}}",
+            "fraud.yaml:5: spec.rollout.halt.quality.metric: expected accuracy, got 'recall'",
+        ),
+        ("  rollout: {halt: {quality: {}}}", "spec.rollout.halt.quality: is judged on pairs of predictions"),
         ("  rollout: {sticky: {}}", "spec.rollout.sticky: give either header or input"),
         ("  slo: {latency_ms: {fast: 3}}", "expected a quantile's name like p95"),
         ("  slo: {availability: 100}", "spec.slo.availability: expected between 0 and 100"),

@@ -36,8 +36,8 @@ def _no_counts(_endpoint: str) -> tuple[TrackCounts, ...]:
 
 class Desk:
     """The verbs over endpoints and their rollouts; those of the registry are in `models`, those of keys, the ledger
-    and lineage in `audit`, those of labels in `labels`. `wake` must be safe to call from any thread. `counts` gives what
-    the gateways counted of an endpoint's rollout; it is called on the event loop's thread. `trust` says whose
+    and lineage in `audit`, those of labels in `labels`. `wake` must be safe to call from any thread. `counts` gives
+    what the gateways counted of an endpoint's rollout; it is called on the event loop's thread. `trust` says whose
     signatures count."""
 
     def __init__(
