@@ -67,7 +67,9 @@ FAMILIES: Final[dict[str, Family]] = {
     "hyperion_control_look_seconds": Family("gauge", "What the last look of the control loop took."),
     "hyperion_snapshot_spread_seconds": Family("gauge", "From publishing the last snapshot until all gateways ran it."),
     "hyperion_connections": Family("gauge", "Open HTTP connections."),
-    "hyperion_records_dropped_total": Family("counter", "Request records that were not kept, because more came than control took or than are kept of a second."),
+    "hyperion_records_dropped_total": Family(
+        "counter", "Request records not kept: more came than control took, or than a second's share."
+    ),
 }  # fmt: skip
 
 
