@@ -14,6 +14,7 @@ from hyperion.store.push import Details, prepare_push
 from hyperion.store.signing import SigningKey, sign_manifest
 from tests.e2e.served import Served
 
+KEPT_S = 2.0  # the server closes what is idle for longer than some seconds
 ENDED = frozenset(("promoted", "halted", "aborted"))
 
 
@@ -30,6 +31,7 @@ class Api:
 
     def __init__(self, served: Served) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", served.admin_port, timeout=60)
+        self._used_s = 0.0
         token = (served.home / "admin-token").read_text().strip()
         self._headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
 
@@ -44,10 +46,13 @@ class Api:
         return self._send(method, path, None if body is None else json.dumps(body).encode(), {})
 
     def _send(self, method: str, path: str, content: bytes | None, headers: dict[str, str]) -> Any:
+        if time.monotonic() - self._used_s > KEPT_S:
+            self._connection.close()
         try:
             self._connection.request(method, f"/api/v1/{path}", content, {**self._headers, **headers})
             answer = self._connection.getresponse()
             data = answer.read()
+            self._used_s = time.monotonic()
         except (OSError, http.client.HTTPException):
             self._connection.close()  # control was restarted: the next request connects anew
             raise
@@ -70,9 +75,13 @@ class Api:
         manifest = pushed.manifest
         signature = sign_manifest(manifest, SigningKey(sign_key)) if sign_key else ""
         for entry, source in pushed.sources:
-            self._send("PUT", f"blobs/sha256:{entry.sha256}", source.read_bytes(), {"content-type": "application/x"})
+            self.upload(entry.sha256, source.read_bytes())
         body = {"manifest": msgspec.to_builtins(manifest), "signature": signature, "alias": alias}
         return self.ask("POST", f"registry/models/{model}/versions", body)
+
+    def upload(self, sha256: str, data: bytes) -> None:
+        """One blob."""
+        self._send("PUT", f"blobs/sha256:{sha256}", data, {"content-type": "application/octet-stream"})
 
     def command(self, name: str, verb: str) -> Any:
         """Give the rollout a command."""

@@ -123,6 +123,12 @@ def test_a_flipped_byte_in_the_artifact_and_so_in_the_blob_halts_the_rollout(vau
     verified = vault.platform.run("model", "verify", f"{MODEL}@flipped", check=False)
     assert verified.returncode == 1, verified
     assert "weights.bin" in verified.stdout + verified.stderr
+    # What the message says helps.
+    push = ("model", "push", MODEL, str(vault.models / "own-flipped"), "--version", "flipped")
+    assert "sent again" in vault.platform.run(*push, "--git-commit", "c0ffeeflipped").stdout
+    vault.api.deploy("guarded", f"{MODEL}@flipped")
+    assert vault.api.wait("guarded", lambda now: now["state"] == "promoted")["to"] == "flipped"
+    vault.api.command("guarded", "undo")
 
 
 def test_a_flipped_byte_in_a_blob_is_found_before_anything_was_laid_out(vault: Vault) -> None:

@@ -32,9 +32,11 @@ class Stage:
     """The platform with every version registered."""
 
     def __init__(self, directory: Path) -> None:
-        self.platform = Platform(directory)
-        self.served: Served = self.platform.served
         self.models = directory / "models"
+        self.platform = Platform(directory)
+        path = write_tiny(directory, "v1").rename(directory / "by-path")
+        self.platform.served = Served(directory / "home", path)
+        self.served: Served = self.platform.served
         self.api: Api
         self.digests: dict[str, str] = {}
 
@@ -99,7 +101,7 @@ def test_a_canary_that_raises_is_halted_and_the_same_deploy_starts_anew(stage: S
     stage.first("raising", rollout={"strategy": "canary", "steps": steps})
     with stage.load("raising", 300.0) as load:
         stage.api.deploy("raising", f"{MODEL}@3")
-        status = stage.api.wait_end("raising", "3", 40)
+        status = stage.api.wait_end("raising", "3", 60)
         time.sleep(0.5)
         asked = len(load.outcomes)
         time.sleep(0.5)
@@ -144,7 +146,7 @@ def test_blue_green_asks_before_it_switches(stage: Stage, to: str, state: str) -
         stage.api.deploy(name, f"{MODEL}@{to}")
         if state == "promoted":
             # Switched at once; the old version stays warm while the new one is watched.
-            stage.api.wait(name, lambda now: now["weight"] == 1.0)
+            stage.api.wait(name, lambda now: now["to"] == to and now["weight"] == 1.0)
             time.sleep(0.3)
             stage.platform.run("rollout", "promote", name)
         status = stage.api.wait_end(name, to)
@@ -232,6 +234,44 @@ def test_other_options_of_the_same_version_restart_its_replicas_without_a_releas
     assert load.statuses() == {200: len(load.outcomes)}
     assert stage.api.status("tuned")["rollout_id"] == before
     assert stage.kinds("tuned").count("rollout.started") == 1
+
+
+def test_an_undo_to_a_version_that_is_cold_loads_it_first(stage: Stage) -> None:
+    policy = {"strategy": "all-at-once", "standby_s": 0.1}
+    stage.first("cold", rollout=policy)
+    stage.api.deploy("cold", f"{MODEL}@2")
+    stage.api.wait_end("cold", "2")
+    wait_until(lambda: len(replicas_of(stage, "cold")) == 1)
+    with stage.load("cold") as load:
+        time.sleep(0.2)
+        begun = stage.api.command("cold", "undo")
+        assert "is being loaded" in begun["outcome"]
+        assert begun["rollout"]["state"] != "promoted"
+        stage.api.wait("cold", lambda now: now["state"] == "promoted")
+        time.sleep(0.3)
+    assert load.statuses() == {200: len(load.outcomes)}
+    assert (load.outcomes[0].version, load.outcomes[-1].version) == ("2", "1")
+
+
+def test_replicas_come_and_go_as_the_resource_says(stage: Stage) -> None:
+    stage.first("scaled", rollout=AT_ONCE)
+    with stage.load("scaled") as load:
+        for count in (3, 1):
+            stage.api.apply("scaled", f"{MODEL}@1", rollout=AT_ONCE, replicas={"min": count})
+            wait_until(lambda count=count: len(replicas_of(stage, "scaled")) == count)
+    assert load.statuses() == {200: len(load.outcomes)}
+    assert stage.kinds("scaled").count("rollout.started") == 1
+
+
+def test_a_path_that_is_served_hides_an_endpoint_of_its_name(stage: Stage) -> None:
+    assert stage.api.apply("by-path", f"{MODEL}@2") == "created"
+    status = stage.api.wait_end("by-path", "2")
+    assert "a PATH of that name is served" in status["reason"]
+    answer = stage.ask("by-path")
+    assert (answer.status, answer.headers["x-hyperion-model-digest"] == stage.digests["2"]) == (200, False)
+    stage.api.ask("DELETE", "endpoints/by-path")
+    wait_until(lambda: stage.kinds("by-path")[-1] == "endpoint.purge")
+    assert stage.ask("by-path").status == 200
 
 
 def test_a_deleted_endpoint_is_gone_with_its_replicas(stage: Stage) -> None:
