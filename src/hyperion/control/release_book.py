@@ -77,6 +77,7 @@ class Book:
         self._trust_pickle = trust_pickle
         self._blobs = blobs
         self._artifacts = artifacts
+        self._exact: dict[str, Manifest] = {}  # a version never changes, so what was named exactly is read once
 
     def read(self) -> Page:
         """One consistent reading."""
@@ -86,11 +87,14 @@ class Book:
                 commands[command.endpoint] = (*commands.get(command.endpoint, ()), command)
             records = {row.endpoint: decode_record(row.body, row.revision) for row in rollouts.list_(tx)}
             found: dict[str, Manifest | HyperionError] = {}
+            exact: dict[str, Manifest] = {}
             desired = []
             for row in _all_endpoints(tx):
                 reference = row.resource.spec.model
                 if reference not in found:
-                    found[reference] = _resolve(tx, reference)
+                    found[reference] = named = self._exact.get(reference) or _resolve(tx, reference)
+                    if isinstance(named, Manifest) and reference == f"{named.model}@{named.version}":
+                        exact[reference] = named
                 named = found[reference]
                 desired.append(
                     Desired(
@@ -101,6 +105,7 @@ class Book:
                         row.deleting,
                     )
                 )
+            self._exact = exact
             return Page(tuple(desired), records, commands)
 
     def save(self, changes: Iterable[Change], fence: int | None) -> dict[str, int]:
