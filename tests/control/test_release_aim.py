@@ -75,6 +75,17 @@ def test_a_restart_begins_anew_for_the_same_target() -> None:
     again = begin(desired(manifest("2", "b")), halted, command)
     assert again.state.rollout_id != halted.state.rollout_id
     assert (again.state.from_version, again.state.to_version) == ("1", "2")
+    # Its replicas were given up, and one whose failure is still in sight must not speak for the new ones.
+    assert again.kept.runtimes["2"].generation == second.kept.runtimes["2"].generation + 1
+
+
+def test_a_restart_of_a_version_that_is_still_warm_takes_its_replicas() -> None:
+    second = promoted(begin(desired(manifest("2", "b")), promoted(begin(desired(manifest("1"))))))
+    seen = Observed(candidate="ready", stable_ready=True, acknowledged_epoch=second.state.epoch)
+    undone = decide(Rollout("all-at-once"), EndpointSpec("m@1").slo, second.state, seen, 99.0, Command("undo"))
+    record = replace(second, state=undone.state)
+    again = begin(desired(manifest("2", "b")), record, CommandRow(1, ENDPOINT, "restart", "", "ann", "", 0.0))
+    assert again.kept.runtimes["2"].generation == second.kept.runtimes["2"].generation
 
 
 def test_a_target_that_serves_already_needs_no_comparison() -> None:
