@@ -1,14 +1,19 @@
-"""Write the reference pages (errors, metrics, configuration) from the code: `make docs`. A test keeps them current.
+"""Write the reference pages (errors, metrics, settings, resources, API) from the code: `make docs`. A test keeps them
+current.
 
 A page is a function of the code's own tables, so that a page can not say what the code does not do.
 """
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import click
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, its neighbours are found as `docs`
+
+from docs.reference_resources import resource_sections, resources_text, routes
 from hyperion.cli.group import cli as command
 from hyperion.cli.settings import SETTINGS
 from hyperion.gateway.grpc_status import CODES as GRPC_CODES
@@ -132,6 +137,31 @@ def default_of(option: click.Option) -> str:
     return f"`{option.default}`" if option.default != () else ""
 
 
+def resources_page() -> str:
+    """Every field of the resource."""
+    parts = [f"# Resources\n\n{GENERATED}\n{resources_text()}"]
+    for path, rows in resource_sections():
+        title = f"## {path}" if path else "## Endpoint"
+        parts.append(f"{title}\n\n" + table(("field", "type", "default", ""), rows))
+    return "\n".join(parts)
+
+
+def management_page() -> str:
+    """Every route of the management API."""
+    parts = [
+        f"# Management API\n\n{GENERATED}\n"
+        "JSON over HTTP on `--admin-port` (8082), and all that the commands use. `/api/v1/openapi.json` describes it "
+        "to programs, `/api/docs` to people. Every request but that for the description needs "
+        "`authorization: Bearer TOKEN`: the home's `admin-token`, or [a key](security.md#who-may-do-what). Writes say "
+        "who acts in `x-hyperion-actor`, which the ledger keeps behind the key's own name.\n\n"
+        "Errors are `application/problem+json` with `status`, `detail` and the [code](errors.md). Lists take `after` "
+        "and `limit` and answer `items` and `next`. `/healthz`, `/livez`, `/readyz` and `/metrics` need no token.\n"
+    ]
+    for tag, rows in routes():
+        parts.append(f"## {tag}\n\n" + table(("route", ""), rows))
+    return "\n".join(parts)
+
+
 def first_paragraph(kind: type) -> str:
     return " ".join(inspect.cleandoc(kind.__doc__ or "").split("\n\n")[0].split())
 
@@ -144,7 +174,9 @@ def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 PAGES: dict[str, Callable[[], str]] = {
     "configuration.md": configuration_page,
     "errors.md": errors_page,
+    "management-api.md": management_page,
     "metrics.md": metrics_page,
+    "resources.md": resources_page,
 }
 
 
