@@ -69,11 +69,14 @@ class Control:
         end = asyncio.ensure_future(ending.wait())
         await asyncio.wait({end, *parts}, return_when=asyncio.FIRST_COMPLETED)
         server.close()
-        for part in (settled, opened, *parts):
-            if part.done() and not part.cancelled():
-                part.result()  # raises what killed it; the supervisor starts us again
-            part.cancel()
-        await asyncio.gather(settled, opened, *parts, return_exceptions=True)
+        try:
+            for part in (settled, opened, *parts):
+                if part.done() and not part.cancelled():
+                    part.result()  # raises what killed it; the supervisor starts us again
+        finally:
+            for part in (settled, opened, *parts):
+                part.cancel()
+            await asyncio.gather(settled, opened, *parts, return_exceptions=True)
         return 0
 
     async def _open_store(self, settled: "asyncio.Future[None]", management: Management) -> "Store":
