@@ -4,10 +4,12 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
+from tests.e2e.admin_client import Api
 from tests.e2e.faulty_control import VARIABLE
 from tests.e2e.open_load import OpenLoad
 from tests.e2e.releases import Platform
@@ -108,8 +110,8 @@ class Tree:
 
     def entries(self) -> list[dict[str, Any]]:
         """The whole ledger."""
-        exported = self.retry("ledger", "export").splitlines()
-        return [json.loads(line) for line in exported]
+        items: list[dict[str, Any]] = self._ask("ledger/entries?limit=1000")["items"]
+        return items
 
     def retry(self, *command: str) -> str:
         """What a command answers once it is answered."""
@@ -136,11 +138,19 @@ class Tree:
             done = self.platform.run(*step.command, check=False)
 
     def _state(self) -> tuple[str, str]:
-        done = self.platform.run("rollout", "status", NAME, "--json", check=False)
-        if done.returncode != 0:
-            return ("", "")
-        status = json.loads(done.stdout)
+        status = self._ask(f"rollouts/{NAME}")
         return status["state"], status["to"]
+
+    def _ask(self, path: str) -> Any:
+        """What the API says, once there is one. What a user would type takes a second of processor time."""
+        deadline = time.monotonic() + STEP_S
+        while True:
+            try:
+                with Api(self.served) as api:
+                    return api.ask("GET", path)
+            except (OSError, HTTPException):
+                assert time.monotonic() < deadline, self.served.tail()
+                time.sleep(0.05)
 
     def _until(self, condition: Callable[[], object], what: str) -> None:
         deadline = time.monotonic() + STEP_S
@@ -151,7 +161,7 @@ class Tree:
     def check_gone(self) -> None:
         """After the delete: no endpoint, and no replica."""
         self._until(lambda: not self.served.pids("runner"), "the replicas of a deleted endpoint")
-        assert not json.loads(self.retry("get", "endpoints", "--json")).get("items")
+        assert not self._ask("endpoints")["items"]
 
 
 def crash_tree(kind: str, kills: dict[str, str], without: frozenset[str] = frozenset()) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tests.services import needs_postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
-SAMPLES = 4
+SAMPLES = 3
 WRITES = {"begin", "commit", "committed", "ledger.state", "rollout.put", "rollout.command", "rollout.done"}
 
 

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -95,12 +96,13 @@ class Pair:
         with Api(self.homes[number]) as api:
             api.command(NAME, "undo")
 
-    def back(self, number: int) -> bool:
-        """Whether its control answers."""
+    def both(self) -> bool:
+        """Whether the controls of both answer."""
         try:
-            with Api(self.homes[number]) as api:
-                api.status(NAME)
-        except (OSError, Refused):
+            for served in self.homes:
+                with Api(served) as api:
+                    api.status(NAME)
+        except (OSError, Refused, HTTPException):
             return False
         return True
 
@@ -131,18 +133,23 @@ def kill_leaders(kills: int, stops: int) -> dict[str, Any]:
     """Kill the leader so often, then stop it so often, and say what happened."""
     with start_pair() as pair:
         pair.release()
-        led, decided, stopped = [], [], []
+        led: list[float] = []
+        decided: list[float] = []
+        stopped: list[float] = []
         with ExitStack() as stack:
             loads = [
                 stack.enter_context(OpenLoad(served.port, NAME, tiny_rows(), RATE, connections=8))
                 for served in pair.homes
             ]
-            for _ in range(kills):
-                took = depose(pair, signal.SIGKILL)
-                led.append(took[0])
-                decided.append(took[1])
-            stopped = [depose(pair, signal.SIGSTOP)[0] for _ in range(stops)]
-        with Api(pair.homes[0]) as api:
+            for turn in range(kills + stops):
+                wait_for(pair.both, *pair.homes)
+                if turn < kills:
+                    took = depose(pair, signal.SIGKILL)
+                    led.append(took[0])
+                    decided.append(took[1])
+                else:
+                    stopped.append(depose(pair, signal.SIGSTOP)[0])
+        with Api(pair.homes[pair.of(pair.ledger.leader()[1])]) as api:
             verified = api.ask("POST", "ledger/verify", {})["ok"]
         entries = pair.ledger.entries()
         problems = judge(entries) + ([] if verified else ["the ledger does not verify"])
@@ -180,7 +187,6 @@ def depose(pair: Pair, number: int) -> tuple[float, float]:
         asked.result()
     if number == signal.SIGSTOP:
         os.kill(leader, signal.SIGCONT)  # it wakes up, and believes that it leads
-    wait_for(lambda: pair.back(here), *pair.homes)
     return led_s, decided_s
 
 
