@@ -39,6 +39,8 @@ def write_banner(snapshot: Snapshot, addresses: Addresses, *, colour: bool) -> s
     lines += [f"  {state.name}: {state.state}: {state.reason}" for state in snapshot.index if state.state != "READY"]
     if served:
         lines += ["", f"{bold}Try it{reset}", f"  {write_curl(served[0], addresses)}"]
+    elif not snapshot.index:
+        lines += [f"{bold}Next{reset}", "  hyperion model push NAME PATH", "  hyperion apply -f ENDPOINT.yaml"]
     lines += ["", f"{bold}Also{reset}"]
     if addresses.grpc:
         lines.append(f"  gRPC        {addresses.grpc}")

@@ -90,7 +90,7 @@ class Audit:
                 page = ledger.entries(tx, subject=endpoint, limit=_PAGE, newest=True, after=after)
                 past = [entry for entry in page if entry.time <= at]
                 newest = next((entry for entry in past if entry.kind in _STEPS), None)
-                approvals += [entry for entry in past if entry.kind in ("endpoint.apply", "rollout.command")]
+                approvals += [entry for entry in past if entry.kind == "endpoint.apply" or _lets_on(entry)]
                 if newest is None and len(page) < _PAGE:
                     raise NotFound(f'endpoint "{endpoint[:128]}": the ledger has no release of it at that time')
                 after = page[-1].seq
@@ -153,12 +153,15 @@ def _concerns(entry: Entry, digest: str) -> bool:
     return not named or digest in named
 
 
+def _lets_on(entry: Entry) -> bool:
+    """Whether it is a command that lets a version have more requests."""
+    return entry.kind == "rollout.command" and entry.detail.get("verb") in ("promote", "resume", "restart", "undo")
+
+
 def _is_approval(entry: Entry, registered: Registered | None) -> bool:
     """Whether a person let this version go on: named it in the resource, moved an alias to it, or commanded so."""
-    if entry.kind == "rollout.command":
-        return entry.detail.get("verb") in ("promote", "resume", "restart")
-    if registered is None:
-        return False
+    if registered is None or _lets_on(entry):
+        return _lets_on(entry)
     manifest = registered.manifest
     if entry.kind == "model.alias":
         return bool(entry.detail.get("to") == manifest.version)

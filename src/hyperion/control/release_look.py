@@ -105,8 +105,9 @@ class Look:
                 continue
             command = None if row is None else Command(row.verb, row.actor, row.reason)
             decision = decide(spec.rollout, spec.slo, state, observed, self.now, command)
-            actor, reason = (row.actor, row.reason) if row is not None else ("control", decision.reason)
-            events += [Event(kind, self.name, actor, reason, detail=detail) for kind, detail in decision.events]
+            for kind, detail in decision.events:
+                actor, reason = (row.actor, row.reason) if row is not None else ("control", "")
+                events.append(Event(kind, self.name, actor, reason or str(detail.get("reason", "")), detail=detail))
             if row is not None:
                 done.append((row.id, decision.reason))
             if decision.state.to_version != state.to_version:  # an undo: from here on others are looked at
