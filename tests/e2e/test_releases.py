@@ -319,10 +319,14 @@ def test_gateways_and_control_killed_in_a_canary_lose_nothing_and_promote_nothin
     (gateway,) = stage.served.pids("gateway")
     counted = requests_of(stage.api.status("hardened"))
     os.kill(gateway, signal.SIGKILL)
-    for _ in range(40):
-        stage.ask("hardened")
+
+    def grows(now: Any) -> bool:
+        assert requests_of(now) >= counted, "what the killed gateway had reported is gone"
+        assert stage.ask("hardened").status == 200
+        return requests_of(now) >= counted + 20
+
     # What the old gateway reported stays in evidence, and the new one's counts are added to it.
-    status = stage.api.wait("hardened", lambda now: requests_of(now) >= counted + 40)
+    status = stage.api.wait("hardened", grows)
     assert (status["state"], status["weight"]) == ("canary", 0.3), status
     kinds = stage.kinds("hardened")
     assert kinds.count("rollout.promoted") == 1, kinds
