@@ -13,7 +13,6 @@ import time
 from typing import Any, Final
 
 from tests.e2e.crash_pieces import Pieces
-from tests.e2e.crash_tree import choose_kills, crash_tree
 
 STORES: Final = ("sqlite", "postgresql")
 
@@ -51,6 +50,9 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, help="of the points of `pieces`")
     parser.add_argument("--runs", type=int, default=2, help="of `tree`: another point of each step in each")
     options = parser.parse_args()
+    # Not at the top: each child of `pieces` imports this file, and this takes seconds.
+    from tests.e2e.crash_tree import choose_kills, crash_tree
+
     stores = STORES if options.store == "all" else (options.store,)
     fine = True
     for kind in stores:
