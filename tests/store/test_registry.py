@@ -67,7 +67,7 @@ def test_pushing_the_same_again_changes_nothing(place: Place) -> None:
 def test_a_version_never_changes(place: Place, change: dict[str, object]) -> None:
     database = place.open()
     push(database, MANIFEST)
-    with pytest.raises(Conflict, match="fraud@1 is there already with .*; versions never"), database.write() as tx:
+    with pytest.raises(Conflict, match=r"fraud@1 is there already with .*; versions never"), database.write() as tx:
         registry.put_version(tx, version("fraud", "1", **change), actor="bob")
     with database.read() as tx:
         assert registry.get_manifest(tx, "fraud", "1") == MANIFEST
