@@ -3,13 +3,17 @@
 Made by `control/releases` for each endpoint that is not idle. Writes nothing: changes are handed back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import msgspec
 from msgspec import Struct
 
+from hyperion.control.evidence import Evidence
+from hyperion.control.labels import Qualities
+from hyperion.control.layouts import Layouts
+from hyperion.control.probes import Probes
 from hyperion.control.release_aim import aim
 from hyperion.control.release_book import Change, Desired, Event
 from hyperion.control.release_record import Record
@@ -23,13 +27,22 @@ from hyperion.schema.registry import VerifiedSpec
 from hyperion.schema.snapshot import ModelState
 from hyperion.store.rollouts import CommandRow
 
-if TYPE_CHECKING:
-    from hyperion.control.releases import Releases
-
 FOLLOW_S: Final = 1.0  # what the leader decided is found this late by those that follow it
 IDLE_LOOK_S: Final = 5.0
 HIDDEN: Final = "a PATH of that name is served here and hides the endpoint; give one of them another name"
 CANDIDATE: Final = {SERVED: "ready", BROKEN: "broken"}
+
+
+class Sources(Struct, frozen=True):
+    """Where a look finds out what it is not given: counts, files, smoke requests and queries, labels. `new_id` makes
+    ids of rollouts; `say(subject, message)` logs what is new."""
+
+    evidence: Evidence
+    layouts: Layouts
+    probes: Probes
+    qualities: Qualities
+    new_id: Callable[[], str]
+    say: Callable[[str, str], None]
 
 
 class Start(Struct, frozen=True):
@@ -43,10 +56,20 @@ class Start(Struct, frozen=True):
 
 
 class Look:
-    """One endpoint at one look."""
+    """One endpoint at one look. `save_due` says that evidence alone is to be saved again."""
 
-    def __init__(self, owner: "Releases", what: Start, acknowledged: int, now: float) -> None:
-        self.owner = owner
+    def __init__(
+        self,
+        sources: Sources,
+        what: Start,
+        commands: tuple[CommandRow, ...],
+        acknowledged: int,
+        now: float,
+        save_due: bool,
+    ) -> None:
+        self.sources = sources
+        self.commands = commands
+        self.save_due = save_due
         self.desired = what.desired
         self.name = what.desired.endpoint.metadata.name
         self.record = what.record
@@ -62,21 +85,20 @@ class Look:
         if self.desired.deleting:
             return self._delete()
         old = self.record
-        commands = self.owner.commands(self.name)
-        forced = next((row for row in commands if row.verb == "restart"), None)
-        record, events = aim(self.desired, old, self.now, self.owner.new_rollout_id, forced)
+        forced = next((row for row in self.commands if row.verb == "restart"), None)
+        record, events = aim(self.desired, old, self.now, self.sources.new_id, forced)
         if self.desired.error:
-            self.owner.say(self.name, f"{self.name}: {self.desired.error}")
+            self.sources.say(self.name, f"{self.name}: {self.desired.error}")
         if record is None:
-            return self._nothing(commands)
+            return self._nothing()
         if old is None or record.state.rollout_id != old.state.rollout_id:
-            self.owner.layouts.forget(self.name, record.kept.runtimes.values())
+            self.sources.layouts.forget(self.name, record.kept.runtimes.values())
             if forced is not None:
-                self.owner.layouts.renew(self.name, record.kept.runtimes[record.state.to_version])
-        record, more, done, due = self._decide(record, commands)
+                self.sources.layouts.renew(self.name, record.kept.runtimes[record.state.to_version])
+        record, more, done, due = self._decide(record)
         events = (*events, *more)
         if record.state.rollout_id != (old.state.rollout_id if old else ""):
-            self.owner.evidence.forget(self.name, record.state.epoch)
+            self.sources.evidence.forget(self.name, record.state.epoch)
         view = self._view(record)
         change = None
         if events or done or old is None or _differs(old, record) or self._is_stale(old, record):
@@ -89,17 +111,15 @@ class Look:
         if self.desired.deleting:
             return self._delete()[0], None, self.now + FOLLOW_S
         if record is None:
-            return self._nothing(())
+            return self._nothing()
         return self._view(record), None, self.now + FOLLOW_S
 
-    def _decide(
-        self, record: Record, commands: tuple[CommandRow, ...]
-    ) -> tuple[Record, tuple[Event, ...], tuple[tuple[int, str], ...], float]:
+    def _decide(self, record: Record) -> tuple[Record, tuple[Event, ...], tuple[tuple[int, str], ...], float]:
         spec = self.desired.endpoint.spec
         state, events, done = record.state, [], []
         observed = self._observe(record)
         due = self.now + IDLE_LOOK_S
-        for row in (*commands, None):
+        for row in (*self.commands, None):
             if row is not None and row.verb == "restart":
                 done.append((row.id, "a new rollout has begun"))
                 continue
@@ -111,7 +131,7 @@ class Look:
             if row is not None:
                 done.append((row.id, decision.reason))
             if decision.state.to_version != state.to_version:  # an undo: from here on others are looked at
-                self.owner.layouts.forget(self.name, record.kept.runtimes.values())
+                self.sources.layouts.forget(self.name, record.kept.runtimes.values())
                 observed = self._observe(msgspec.structs.replace(record, state=decision.state))
             state, due = decision.state, decision.next_look
         return msgspec.structs.replace(record, state=state), tuple(events), tuple(done), due
@@ -126,16 +146,16 @@ class Look:
         smoke = ""
         if candidate is not None and candidate.verdict == SERVED and state.strategy == "blue-green":
             names = [r.name for r in self.seen if r.version == state.to_version]
-            smoke = self.owner.probes.smoke(self.name, state.rollout_id, rollout.smoke, names)
+            smoke = self.sources.probes.smoke(self.name, state.rollout_id, rollout.smoke, names)
         return Observed(
             candidate=CANDIDATE.get(candidate.verdict, "loading") if candidate else "loading",
             candidate_reason=candidate.reason if candidate else "",
             stable_ready=stable is not None and stable.verdict == SERVED,
-            counts=self.owner.evidence.counts(self.name, first),
-            pairs=self.owner.evidence.pairs(self.name, first),
-            sample=self.owner.evidence.sample(self.name, first),
-            queries=self.owner.probes.queries(self.name, rollout.halt.query, self.now) if _is_open(record) else (),
-            quality=self.owner.qualities.of(state, rollout.halt),
+            counts=self.sources.evidence.counts(self.name, first),
+            pairs=self.sources.evidence.pairs(self.name, first),
+            sample=self.sources.evidence.sample(self.name, first),
+            queries=self.sources.probes.queries(self.name, rollout.halt.query, self.now) if _is_open(record) else (),
+            quality=self.sources.qualities.of(state, rollout.halt),
             smoke=smoke,
             acknowledged_epoch=self.acknowledged,
         )
@@ -148,7 +168,7 @@ class Look:
             runtime = record.kept.runtimes.get(label)
             if runtime is None:
                 continue
-            found = HIDDEN if self.hidden else self.owner.layouts.find(self.desired, runtime)
+            found = HIDDEN if self.hidden else self.sources.layouts.find(self.desired, runtime)
             error = found if isinstance(found, str) else ""
             # As many as there are, until it is known how many the version itself wants.
             replicas = sum((r.version, r.generation) == (label, runtime.generation) for r in self.seen)
@@ -189,10 +209,10 @@ class Look:
             record.state.epoch,
         )
 
-    def _nothing(self, commands: tuple[CommandRow, ...]) -> tuple[ReleaseView, Change | None, float]:
+    def _nothing(self) -> tuple[ReleaseView, Change | None, float]:
         index = (ModelState(self.name, "", "UNAVAILABLE", self.desired.error),)
         empty = ReleasePlacement((), (), (), {}, index)
-        done = tuple((row.id, f"refused: {self.desired.error}") for row in commands)
+        done = tuple((row.id, f"refused: {self.desired.error}") for row in self.commands)
         change = Change(self.name, done=done) if done else None
         return ReleaseView(self.name, empty, {}), change, self.now + IDLE_LOOK_S
 
@@ -200,7 +220,7 @@ class Look:
         placement = place_release(self.name, [], self.seen, {})
         change = None
         if not self.seen:
-            done = tuple((row.id, "refused: the endpoint is deleted") for row in self.owner.commands(self.name))
+            done = tuple((row.id, "refused: the endpoint is deleted") for row in self.commands)
             change = Change(self.name, done=done, purge=True)
         return ReleaseView(self.name, placement, {}), change, self.now + 0.2
 
@@ -214,7 +234,7 @@ class Look:
         return complete and not placement.start and not placement.retire and len(self.specs) == len(placement.outcomes)
 
     def _is_stale(self, old: Record, new: Record) -> bool:
-        return old.state != new.state and self.owner.is_due(self.name, self.now)
+        return old.state != new.state and self.save_due
 
 
 def _differs(old: Record, new: Record) -> bool:

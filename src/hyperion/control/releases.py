@@ -17,7 +17,7 @@ from hyperion.control.labels import Qualities
 from hyperion.control.layouts import Layouts
 from hyperion.control.probes import Probes
 from hyperion.control.release_book import Book, Change, Page
-from hyperion.control.release_look import FOLLOW_S, IDLE_LOOK_S, Look, Start
+from hyperion.control.release_look import FOLLOW_S, IDLE_LOOK_S, Look, Sources, Start
 from hyperion.control.release_record import Record
 from hyperion.control.release_view import ReleaseView
 from hyperion.policy.placement import SeenReplica
@@ -47,13 +47,11 @@ class Releases:
     ) -> None:
         self.book = book
         self.evidence = evidence
-        self.qualities = Qualities(book.database, wake, lambda message: self.say("labels", message))
-        self.layouts = Layouts(book, wake)
+        qualities = Qualities(book.database, wake, lambda message: self.say("labels", message))
+        self._sources = Sources(evidence, Layouts(book, wake), probes, qualities, new_id, self.say)
         self.outcomes: dict[int, str] = {}
         self.next_look = 0.0
         self.views: tuple[ReleaseView, ...] | None = None
-        self._probes = probes
-        self._new_id = new_id
         self._log = log
         self._wake = wake
         self._clock = clock
@@ -119,11 +117,13 @@ class Releases:
             mine = [] if name in hidden else replicas.get(name, [])
             idle = Start(desired, self._records.get(name), mine, serving.get(name, {}), name in hidden)
             known = self._idle.get(name)
-            if known is not None and leads and now < known[2] and known[0] == idle and not self.commands(name):
+            commands = self._commands(name) if leads else ()
+            if known is not None and leads and now < known[2] and known[0] == idle and not commands:
                 views.append(known[1])
                 dues.append(known[2])
                 continue
-            looked = Look(self, idle, acknowledged.get(name, 0), now)
+            save_due = now - self._saved_at.get(name, 0.0) >= SAVE_S
+            looked = Look(self._sources, idle, commands, acknowledged.get(name, 0), now, save_due)
             view, change, due = looked.run() if leads else looked.follow()
             self._idle.pop(name, None)
             if change is None and looked.is_idle(view):
@@ -136,7 +136,7 @@ class Releases:
             return self.views
         await self._keep_predictions(fence)
         if leads:
-            self.qualities.tend(fence)
+            self._sources.qualities.tend(fence)
         self.next_look = min(dues)
         self.views = tuple(views)
         return self.views
@@ -176,7 +176,7 @@ class Releases:
                 self._saved_at[change.endpoint] = now
             if change.purge:
                 self._records.pop(change.endpoint, None)
-                self.layouts.forget(change.endpoint)
+                self._sources.layouts.forget(change.endpoint)
                 self.evidence.forget(change.endpoint, 1 << 62)
             for event in change.events:
                 self._log(f"{event.subject}: {event.kind}" + (f": {event.reason}" if event.reason else ""))
@@ -207,20 +207,7 @@ class Releases:
             self._said[subject] = message
             self._log(message)
 
-    def is_due(self, endpoint: str, now: float) -> bool:
-        """Whether evidence alone is to be saved again."""
-        return now - self._saved_at.get(endpoint, 0.0) >= SAVE_S
-
-    def commands(self, endpoint: str) -> tuple[CommandRow, ...]:
+    def _commands(self, endpoint: str) -> tuple[CommandRow, ...]:
         """Those that wait for an outcome."""
         rows = self._page.commands.get(endpoint, ()) if self._page is not None else ()
         return tuple(row for row in rows if row.id not in self.outcomes)
-
-    @property
-    def probes(self) -> Probes:
-        """Smoke requests and queries that run beside the looks."""
-        return self._probes
-
-    def new_rollout_id(self) -> str:
-        """An id that no other rollout has."""
-        return self._new_id()
