@@ -153,6 +153,9 @@ class Platform:
     def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
         return {}
 
+    async def follow(self, endpoint: str) -> None:
+        return  # there are no gateways here
+
     def is_ready(self) -> bool:
         return True
 

@@ -40,6 +40,9 @@ class Management(Protocol):
     def workers(self) -> dict[int, int]:
         """Connected gateways, and the snapshot version that each runs."""
 
+    async def follow(self, endpoint: str) -> None:
+        """Wait until every gateway runs what was decided last for an endpoint."""
+
     def rejected(self) -> dict[str, str]:
         """Endpoints that a gateway could not follow in full."""
 

@@ -80,13 +80,14 @@ def add_rollout_routes(router: APIRouter, management: Management) -> None:
     async def command_rollout(
         endpoint: Name, verb: Verb, caller: Deployer, body: CommandRequest | None = None
     ) -> CommandView:
-        """Give the rollout a command; answers when the control loop has obeyed it, or says why it did not (409)."""
+        """Give the rollout a command; answers when it is obeyed and every gateway knows, or says why not (409)."""
         reason = body.reason if body is not None else ""
         desk = desk_of(management)
         number = await run_in_threadpool(lambda: desk.command(endpoint, verb, actor=caller.name, reason=reason))
         outcome = await _wait_for_outcome(management, number)
         if outcome is not None and outcome.startswith(REFUSED):
             raise GateRefused(f"{verb} {endpoint}: {outcome.removeprefix(REFUSED).strip()}")
+        await management.follow(endpoint)
         return CommandView(endpoint=endpoint, verb=verb, outcome=outcome, rollout=await look(endpoint))
 
 

@@ -172,6 +172,15 @@ class ControlLoop:
             for view in views
         }
 
+    def is_followed(self, endpoint: str) -> bool:
+        """Whether every gateway runs what was decided last for the endpoint; True where this process has no part in
+        it."""
+        record = self.releases.record(endpoint) if self.releases else None
+        if record is None:
+            return True
+        epoch, version = self._epochs.get(endpoint, (-1, 0))
+        return epoch == record.state.epoch and self.publisher.acknowledged() >= version
+
     def is_releasing(self) -> bool:
         """Whether some endpoint waits for its first replicas."""
         views = (self.releases.views if self.releases else None) or ()

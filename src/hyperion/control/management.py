@@ -4,6 +4,7 @@ Called by the link's server (for gateways) and by `api`.
 """
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from hyperion.control.loop import ControlLoop
@@ -29,6 +30,7 @@ class Management:
         self.config = config
         self.desk: Desk | None = None  # until the store is open
         self._loop = loop
+        self._was_ready = False
 
     async def load(self, model: str, parameters: dict[str, Any]) -> None:
         """Load the model, or load it again from its source, and wait until every gateway serves it.
@@ -95,16 +97,20 @@ class Management:
         }
 
     def is_ready(self) -> bool:
-        """True once no model is loading and every gateway worker runs the current snapshot."""
+        """True once no model is loading and every gateway worker has run the current snapshot. A later snapshot that
+        the gateways are about to take changes nothing, unless they take long."""
         publisher = self._loop.publisher
-        return (
+        behind = publisher.acknowledged() < publisher.snapshot.version
+        ready = (
             self._loop.looked_once
             and publisher.snapshot.version > 0
             and len(publisher.workers()) >= self.config.gateway_workers
-            and publisher.acknowledged() >= publisher.snapshot.version
+            and not (behind and (not self._was_ready or publisher.pending_s() > SETTLE_S))
             and all(outcome.verdict != LOADING for outcome in self._loop.outcomes.values())
             and not self._loop.is_releasing()
         )
+        self._was_ready = self._was_ready or ready
+        return ready
 
     async def _until(self, model: str, generation: int, wanted: tuple[str, ...]) -> None:
         """Wait for the outcome of this generation, then until the gateways have heard of it."""
@@ -127,6 +133,13 @@ class Management:
         except TimeoutError:
             raise NotReady(f'model "{model}" is still not ready after {LOAD_TIMEOUT_S:.0f} s; it goes on') from None
         await self._settle()
+
+    async def follow(self, endpoint: str) -> None:
+        """Wait until every gateway runs what was decided last for the endpoint, at most `SETTLE_S`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_S):
+                while not self._loop.is_followed(endpoint):
+                    await self._loop.looked.wait()
 
     async def _settle(self) -> None:
         publisher = self._loop.publisher

@@ -68,6 +68,11 @@ class Publisher:
         """The version that every connected gateway has reached; the current one where none is connected."""
         return min((view.have for view in self._views.values()), default=self.snapshot.version)
 
+    def pending_s(self) -> float:
+        """How long gateways have been behind the current snapshot; 0 where none is."""
+        behind = self.acknowledged() < self.snapshot.version
+        return time.monotonic() - self._published_s if behind and self._published_s else 0.0
+
     def workers(self) -> dict[int, int]:
         """Connected gateway workers, and the version that each runs."""
         return {view.worker: view.have for view in self._views.values()}

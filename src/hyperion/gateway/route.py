@@ -6,7 +6,7 @@ Called by `gateway/link` with each new snapshot, and by `gateway/pipeline` for e
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -20,6 +20,7 @@ from hyperion.schema.snapshot import ModelState, ServedModel, ServedVersion, Sna
 from hyperion.telemetry.logs import EventLog
 
 CONNECT_S: Final = 10.0
+FIRST_CONNECT_S: Final = 0.5  # control has reached them, so they are there; who asked for a load may then call at once
 
 MakePool = Callable[[str, ServedVersion], VersionPool]
 
@@ -120,14 +121,16 @@ class Router:
 
     async def apply(self, snapshot: Snapshot) -> None:
         """Follows `snapshot`: at once, but for versions that were loaded again, whose old replicas answer until a new
-        one does. Returns when all do, or have had `CONNECT_S`; the next snapshot may be applied before that."""
-        self._follow(snapshot)
-        waits = [joining.task for joining in self._joining.values()]
+        one does. Returns when all do, or have had `CONNECT_S`, and those that are new `FIRST_CONNECT_S`; the next
+        snapshot may be applied before that."""
+        first = self._follow(snapshot)
+        waits: list[asyncio.Future[Any]] = [joining.task for joining in self._joining.values()]
+        waits += [asyncio.ensure_future(pool.wait_connected(FIRST_CONNECT_S)) for pool in first if not pool.ready]
         if waits:
             await asyncio.wait(waits)
 
-    def _follow(self, snapshot: Snapshot) -> None:
-        """Everything that needs no waiting."""
+    def _follow(self, snapshot: Snapshot) -> list[VersionPool]:
+        """Everything that needs no waiting. Returns the pools of versions that were not served before."""
         before = self.table
         rejected: dict[str, str] = {}
         routes: dict[str, ModelRoute] = {}
@@ -154,6 +157,8 @@ class Router:
         if self._counts is not None:
             self._counts.endpoints = frozenset(routes)
             self._counts.live = any(_is_live(model.split) for model in snapshot.models)
+        known = set(before.pools())
+        return [pool for pool in kept if pool not in known]
 
     def _pool_now(self, model: str, served: ServedVersion, route: ModelRoute | None) -> VersionPool:
         """The pool that answers for a version now. Where it is another one than was there, that is still the old one,
