@@ -307,11 +307,12 @@ def test_a_deploy_while_another_version_loads_takes_its_place(stage: Stage) -> N
 
 def test_gateways_and_control_killed_in_a_canary_lose_nothing_and_promote_nothing(stage: Stage) -> None:
     steps = [{"percent": 30, "hold_s": 600, "min_requests": 20}]
+    stage.first("laden", rollout=AT_ONCE)
     stage.first("hardened", rollout={"strategy": "canary", "steps": steps})
     stage.api.deploy("hardened", f"{MODEL}@2")
     with stage.load("hardened") as load:
         stage.api.wait("hardened", lambda now: requests_of(now) > 100)
-        stage.api.deploy("hurried", f"{MODEL}@6")  # a candidate that loads when control dies
+        stage.api.deploy("laden", f"{MODEL}@6")  # a candidate that loads when control dies
         (control,) = stage.served.pids("control")
         os.kill(control, signal.SIGKILL)
         asked = len(load.outcomes)
@@ -334,7 +335,7 @@ def test_gateways_and_control_killed_in_a_canary_lose_nothing_and_promote_nothin
     kinds = stage.kinds("hardened")
     assert kinds.count("rollout.promoted") == 1, kinds
     assert stage.api.command("hardened", "abort")["rollout"]["state"] == "aborted"
-    assert stage.api.wait_end("hurried", "6", 30)["state"] == "promoted"
+    assert stage.api.wait_end("laden", "6", 30)["state"] == "promoted"
 
 
 def test_a_sampled_prediction_is_explained(stage: Stage) -> None:
