@@ -282,7 +282,7 @@ def test_a_deleted_endpoint_is_gone_with_its_replicas(stage: Stage) -> None:
     assert replicas_of(stage, "doomed")
     stage.platform.run("delete", "endpoint", "doomed", "--yes")
     wait_until(lambda: not replicas_of(stage, "doomed") and stage.ask("doomed").status == 404)
-    wait_until(lambda: stage.kinds("doomed")[-1] != "endpoint.apply")
+    wait_until(lambda: stage.kinds("doomed")[-1] == "endpoint.purge")
     stage.first("doomed")
     assert stage.ask("doomed").status == 200
 

@@ -24,6 +24,7 @@ from hyperion.schema.errors import GateRefused, HyperionError
 ANSWER_S: Final = 30.0  # a command that the loop has not answered by then is answered without its outcome
 LOOK_S: Final = 0.25  # how often a watched rollout is looked at
 BEAT_S: Final = 10.0  # a comment this often keeps proxies from closing a quiet stream
+RECENT_S: Final = 1.0
 REFUSED: Final = "refused:"
 Name = Annotated[str, Path(description="name of the endpoint", max_length=128)]
 Before = Annotated[
@@ -37,6 +38,9 @@ def add_rollout_routes(router: APIRouter, management: Management) -> None:
 
     async def look(endpoint: str) -> RolloutView:
         row = await run_in_threadpool(desk_of(management).get_rollout, endpoint)
+        if row.state is not None and 0.0 <= time.time() - row.state.ended_at < RECENT_S:
+            # The decision is in the store a moment before the gateways have it; who reads of the end may ask them next.
+            await management.follow(endpoint)
         return view_rollout(row, desk_of(management).counts(endpoint))
 
     @router.get("/rollouts/{endpoint}")
