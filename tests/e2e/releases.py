@@ -182,6 +182,41 @@ def undo_again_and_again(directory: Path, count: int, rate: float) -> dict[str, 
     }
 
 
+def abort_again_and_again(directory: Path, count: int, rate: float) -> dict[str, Any]:
+    """v2 gets half of the traffic, then `abort` takes it away: to the last answer by v2. And again, `count` times."""
+    rows = write_versions(directory / "models")
+    platform = Platform(directory)
+    with platform.served as served:
+        for number, name in enumerate(("v1", "equal"), 1):
+            platform.push(directory / "models" / name, str(number))
+        steps = [{"percent": 50, "hold_s": 600}]
+        platform.apply({"model": f"{ENDPOINT}@1", "rollout": {"strategy": "canary", "steps": steps}})
+        platform.wait_for(frozenset(("promoted",)), 60)
+        took = []
+        with OpenLoad(served.port, ENDPOINT, rows, rate) as load, AdminClient(served) as client:
+            for _ in range(count):
+                begun = time.monotonic()
+                client.post(f"/api/v1/endpoints/{ENDPOINT}/deploy", {"model": f"{ENDPOINT}@2"})
+                while not any(one.version == "2" and one.due_s > begun for one in load.outcomes[-40:]):
+                    assert time.monotonic() - begun < 30, "version 2 never answered"
+                    time.sleep(0.01)
+                started = time.monotonic()
+                client.post(f"/api/v1/rollouts/{ENDPOINT}/abort", {"reason": "drill"})
+                time.sleep(0.15)
+                late = [one.due_s for one in load.outcomes[-500:] if one.version == "2" and one.due_s > started]
+                took.append(max(late, default=started) - started)
+        failed = [one for one in load.outcomes if one.status != 200]
+    ordered = sorted(took)
+    p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+    return {
+        "aborted": count,
+        "as_expected": not failed and p99 <= 0.2,
+        "failed": len(failed),
+        "requests": len(load.outcomes),
+        "to_last_answer_of_canary_ms": {"p50": round(statistics.median(took) * 1000, 1), "p99": round(p99 * 1000, 1)},
+    }
+
+
 class AdminClient:
     """One kept connection to the management API: starting a command line takes longer than what is measured."""
 
@@ -211,17 +246,19 @@ class AdminClient:
 def main() -> int:
     """Run what is named, each in a home of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("all", "undo", *EXPECTED))
+    parser.add_argument("what", choices=("all", "undo", "abort", *EXPECTED))
     parser.add_argument("--rate", type=float, default=500.0)
     parser.add_argument("--hold-s", type=float, default=10.0)
     parser.add_argument("--count", type=int, default=200)
     options = parser.parse_args()
-    names = (*EXPECTED, "undo") if options.what == "all" else (options.what,)
+    names = (*EXPECTED, "undo", "abort") if options.what == "all" else (options.what,)
     fine = True
     for name in names:
         with tempfile.TemporaryDirectory() as directory:
             if name == "undo":
                 seen = undo_again_and_again(Path(directory), options.count, min(options.rate, 200.0))
+            elif name == "abort":
+                seen = abort_again_and_again(Path(directory), options.count, min(options.rate, 200.0))
             else:
                 seen = release(Path(directory), name, options.rate, options.hold_s, name == "equal")
         fine &= bool(seen["as_expected"])
