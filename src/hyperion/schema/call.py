@@ -95,7 +95,8 @@ class InferenceCall:
 class InferenceAnswer(Struct, frozen=True, gc=False):
     """What the caller gets: output tensors and who made them. Times are nanoseconds spent in each stage.
 
-    A stream is several of these; `final` is true on the last one, and a unary answer is a stream of one.
+    A stream is several of these; `final` is true on the last one, and a unary answer is a stream of one. `degraded`
+    marks a lesser answer than the one that was asked for.
     """
 
     model: str
@@ -107,6 +108,7 @@ class InferenceAnswer(Struct, frozen=True, gc=False):
     queue_ns: int = 0
     batch_ns: int = 0
     compute_ns: int = 0
+    degraded: bool = False
 
 
 class BatchAnswer(Struct, frozen=True, gc=False):

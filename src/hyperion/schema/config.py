@@ -3,12 +3,15 @@
 They travel to the children as JSON, so every field is plain data.
 """
 
+from typing import Literal
+
 from msgspec import Struct
 
 from hyperion.schema.model import ModelOptions, ModelSpec
 from hyperion.schema.registry import FileEntry
 
 MIB = 1 << 20
+SandboxMode = Literal["auto", "strict", "off"]
 # How a process says that starting it again cannot help.
 EXIT_REFUSED = 3
 
@@ -19,6 +22,10 @@ class RunnerConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     `root` is the directory of a registered version: the runner loads it only when exactly the listed files lie there.
     `verified` lists them; () takes the list that lies beside `root`, which may be longer than an environment can hold.
+
+    `sandbox` auto puts on what this machine can do, strict refuses where anything is missing. `home` is the platform's,
+    of which the model gets to see nothing; `readable` are further paths that it may read. `scratch` is its private
+    directory for temporary files, which the supervisor makes and removes; "" makes one.
     """
 
     replica: str
@@ -28,6 +35,10 @@ class RunnerConfig(Struct, frozen=True, forbid_unknown_fields=True):
     index: int = 0
     root: str = ""
     verified: tuple[FileEntry, ...] = ()
+    sandbox: SandboxMode = "auto"
+    home: str = ""
+    readable: tuple[str, ...] = ()
+    scratch: str = ""
 
 
 class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -35,7 +46,10 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
 
     `http_fd` and `grpc_fd` are the inherited listening sockets; None makes the gateway bind `host`:`port`, and
     `grpc_host`:`grpc_port`, itself. `grpc_port` 0 means no gRPC. `queue_rows` bounds the rows that wait per model.
-    Times are seconds. `log_format` is json or text. With `tls_client_ca` a client certificate is required.
+    Times are seconds. `log_format` is json or text. With `tls_client_ca` clients may show a certificate signed by it,
+    and must where `require_auth` is off. With `require_auth` whoever shows no valid credentials is refused, but by
+    endpoints that say otherwise. `trusted_proxies` are networks (CIDR) whose `x-hyperion-tenant` is believed.
+    `redis_url` "" keeps limits and caches in this process. The limits are for all requests to this gateway, 0 for none.
     """
 
     run_dir: str
@@ -60,6 +74,11 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     tls_client_ca: str | None = None
     access_log: bool = False
     log_format: str = "json"
+    require_auth: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    redis_url: str = ""
+    requests_per_second: float = 0.0
+    concurrency: int = 0
 
 
 class Source(Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,7 +100,11 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     where it came from, for `/api/v1/config`. `database_url` is where releases are kept; "" is the home's
     `hyperion.db`. `blobs_url` is where the files of versions are kept, as `store.blobs_open` reads it; "" is the home's
     `blobs`. `ledger_key` is the file of the key that signs the ledger; "" is the home's `ledger.key`.
-    `trusted_keys` are files of keys and certificates whose signatures count."""
+    `callback_hosts` are hosts and networks that callbacks may go to though they are not public,
+    `streams` are consumers whose messages become jobs, as `control.streams` reads them.
+    `trusted_keys` are files of keys and certificates whose signatures count. `sandbox` and `readable` are as in
+    `RunnerConfig`. `batch_dirs` are where batch jobs may read and write files, `batch_databases` is a file that says
+    which databases they may use."""
 
     run_dir: str
     home: str
@@ -101,4 +124,10 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     blobs_url: str = ""
     ledger_key: str = ""
     trusted_keys: tuple[str, ...] = ()
+    callback_hosts: tuple[str, ...] = ()
+    streams: tuple[str, ...] = ()
     require_signature: bool = False
+    sandbox: SandboxMode = "auto"
+    readable: tuple[str, ...] = ()
+    batch_dirs: tuple[str, ...] = ()
+    batch_databases: str = ""

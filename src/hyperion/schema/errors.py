@@ -3,23 +3,27 @@
 The edges choose HTTP, gRPC and OpenAI statuses from `code`, in one table each; nothing else does.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+Fields = Sequence[tuple[bytes, bytes]]
 Blame = Literal["caller", "model", "platform", "upstream"]
 
 
 class HyperionError(Exception):
     """Base of all errors that cross a room's border. The message is for the caller: what was wrong, where, what was
-    expected, what to do; never a path, a stack trace or another caller's data."""
+    expected, what to do; never a path, a stack trace or another caller's data. `fields` are header fields (names in
+    lower case) that go with the answer."""
 
     code: ClassVar[str] = "internal"
     blame: ClassVar[Blame] = "platform"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, retry_after_s: float = 0.0) -> None:
+    def __init__(self, message: str, *, retry_after_s: float = 0.0, fields: Fields = ()) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after_s = retry_after_s
+        self.fields = fields
 
 
 class InternalError(HyperionError):
@@ -146,6 +150,12 @@ class UpstreamFailed(HyperionError):
     code, blame, retryable = "upstream_failed", "upstream", True
 
 
+class UpstreamBusy(HyperionError):
+    """A remote server that answers for this endpoint refused the request for now; `retry_after_s` is what it said."""
+
+    code, blame, retryable = "upstream_busy", "upstream", True
+
+
 class ModelRefused(HyperionError):
     """A model file or repository asks for something that is unsafe, unknown or not supported; the message names it."""
 
@@ -193,6 +203,12 @@ class Conflict(HyperionError):
     """What is there already, or has changed meanwhile, does not allow this write; the message says what is there."""
 
     code, blame = "conflict", "caller"
+
+
+class KeyReused(HyperionError):
+    """An idempotency key came again with another request."""
+
+    code, blame = "key_reused", "caller"
 
 
 class Fenced(HyperionError):

@@ -26,7 +26,9 @@ class ModelOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """How one model version wants to be run. Every default is right for most models.
 
     `threads` 0 lets the platform divide the cores; `memory_mb` 0 sets no limit; `buckets` are the batch sizes
-    (rows) that are warmed up before the replica is ready, () means 1, 8 and `max_batch_size`.
+    (rows) that are warmed up before the replica is ready, () means 1, 8 and `max_batch_size`. The sandbox lets the
+    model use the `network`, or start `processes`, only where that is asked for, and write at most `scratch_mb` of
+    temporary files.
     """
 
     max_batch_size: int = 64
@@ -39,6 +41,9 @@ class ModelOptions(Struct, frozen=True, forbid_unknown_fields=True):
     warmup: bool = True
     trust_pickle: bool = False
     device: str = "auto"
+    network: bool = False
+    processes: bool = False
+    scratch_mb: int = 1024
     env: dict[str, str] = {}
     labels: dict[str, str] = {}
 

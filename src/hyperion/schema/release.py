@@ -6,6 +6,8 @@ are cumulative for the life of the gateway, so that a report may be lost or repe
 
 from msgspec import Struct
 
+from hyperion.schema.usage import UsageRow
+
 CATEGORIES_MAX = 32
 
 
@@ -135,7 +137,8 @@ class ValuePair(Struct, frozen=True):
 
 class GatewayReport(Struct, frozen=True):
     """All counts of one gateway's life, told by `incarnation`: worker number and a random part. `predictions` and
-    `values` are those since the last report that was acknowledged."""
+    `values` are those since the last report that was acknowledged; `usage` is that of the last two days on which
+    there was any."""
 
     incarnation: str
     worker: int
@@ -144,3 +147,4 @@ class GatewayReport(Struct, frozen=True):
     samples: tuple[OutputSample, ...] = ()
     predictions: tuple[PredictionRow, ...] = ()
     values: tuple[ValuePair, ...] = ()
+    usage: tuple[UsageRow, ...] = ()

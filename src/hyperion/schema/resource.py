@@ -4,6 +4,22 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from hyperion.schema.protect import (
+    Access,
+    Breaker,
+    Cache,
+    Cost,
+    EndpointLimits,
+    Fallback,
+    Graph,
+    Jobs,
+    Limits,
+    Quotas,
+    Retry,
+    SchemaRules,
+    Upstream,
+)
+
 API_VERSION = "hyperion/v1"
 Strategy = Literal["all-at-once", "blue-green", "canary", "shadow", "champion-challenger"]
 
@@ -23,11 +39,16 @@ class Replicas(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Resources(Struct, frozen=True, forbid_unknown_fields=True):
-    """What each replica gets. 0 threads divides the cores; 0 MiB sets no limit; gpu is how many, 0 or 1."""
+    """What each replica gets. 0 threads divides the cores; 0 MiB sets no limit; gpu is how many, 0 or 1. `network` and
+    `processes` open the sandbox for sockets and for programs of the model's own; `scratch_mb` is how much it may write
+    into its private temporary directory."""
 
     threads: int = 0
     memory_mb: int = 0
     gpu: int = 0
+    network: bool = False
+    processes: bool = False
+    scratch_mb: int = 1024
 
 
 class Batching(Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,20 +168,34 @@ class Rollout(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Log(Struct, frozen=True, forbid_unknown_fields=True):
-    """The share of predictions that lineage is kept for."""
+    """The share of predictions that lineage is kept for. `redact` names detectors (email, phone, card, iban,
+    national-id) and inputs or outputs (`input:NAME`, `output:NAME`) of which nothing is logged or stored."""
 
     sample: float = 0.01
+    redact: tuple[str, ...] = ()
 
 
 class EndpointSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """What an endpoint is to be. `model` is NAME@VERSION or NAME@ALIAS."""
+    """What an endpoint is to be: exactly one of `model` (NAME@VERSION or NAME@ALIAS), `upstream` and `graph`."""
 
-    model: str
+    model: str = ""
+    upstream: Upstream | None = None
+    graph: Graph | None = None
     replicas: Replicas = Replicas()
     resources: Resources = Resources()
     batching: Batching = Batching()
     deadline_ms: int = 30_000
     slo: Slo = Slo()
+    schema: SchemaRules | None = None
+    access: Access | None = None
+    limits: EndpointLimits | None = None
+    cost: Cost | None = None
+    cache: Cache | None = None
+    coalesce: bool = False
+    retry: Retry | None = None
+    breaker: Breaker | None = None
+    fallback: tuple[Fallback, ...] = ()
+    jobs: Jobs = Jobs()
     rollout: Rollout = Rollout()
     log: Log = Log()
 
@@ -174,7 +209,79 @@ class Endpoint(Struct, frozen=True, forbid_unknown_fields=True, rename={"api_ver
     kind: Literal["Endpoint"] = "Endpoint"
 
 
-# Fields of the whole shape that later work brings: refused by name until then.
-NOT_YET = frozenset(
-    ("schema", "access", "limits", "cache", "coalesce", "retry", "breaker", "fallback", "upstream", "graph")
-)
+class TenantSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """A team or a customer: how much it may use, `priority` (0 highest … 9) that its requests have at most and by
+    default, `weight` of its share where several wait for the same model, and the names in client certificates
+    (subject alternative name or common name) that prove to be it."""
+
+    limits: Limits | None = None
+    key_limits: Limits | None = None
+    quotas: Quotas | None = None
+    priority: int = 0
+    weight: float = 1.0
+    certificates: tuple[str, ...] = ()
+
+
+class Tenant(Struct, frozen=True, forbid_unknown_fields=True, rename={"api_version": "apiVersion"}):
+    """`kind: Tenant`."""
+
+    metadata: Metadata
+    spec: TenantSpec = TenantSpec()
+    api_version: str = API_VERSION
+    kind: Literal["Tenant"] = "Tenant"
+
+
+class IssuerSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Whose tokens (JWT) count here. `jwks_url` "" is found by OpenID discovery. Callers belong to `tenant`, or to the
+    one that the claim `tenant_claim` names; `scope_claim` holds their scopes, without it they may infer."""
+
+    issuer: str
+    audience: str
+    jwks_url: str = ""
+    algorithms: tuple[str, ...] = ("RS256", "ES256")
+    tenant: str = ""
+    tenant_claim: str = "tenant"
+    scope_claim: str = ""
+    leeway_s: float = 30.0
+    refresh_s: float = 300.0
+    ca_file: str = ""
+
+
+class Issuer(Struct, frozen=True, forbid_unknown_fields=True, rename={"api_version": "apiVersion"}):
+    """`kind: Issuer`."""
+
+    metadata: Metadata
+    spec: IssuerSpec
+    api_version: str = API_VERSION
+    kind: Literal["Issuer"] = "Issuer"
+
+
+class BatchJobSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """Score a whole table with a registered model (`model`) or a served endpoint (`endpoint`). `source` and `target`
+    are files or directories of Parquet, CSV or JSONL, or `sql:NAME` with `query` (source) or `table` (target); a
+    command may say `sql:URL`, too. `columns` maps the model's inputs to columns; `keep` are columns to carry over ("*"
+    for all)."""
+
+    source: str
+    target: str
+    model: str = ""
+    endpoint: str = ""
+    query: str = ""
+    table: str = ""
+    columns: dict[str, tuple[str, ...]] = {}
+    keep: tuple[str, ...] = ("*",)
+    chunk_rows: int = 65_536
+    batch_rows: int = 1_024
+    on_error: Literal["fail", "skip"] = "fail"
+
+
+class BatchJob(Struct, frozen=True, forbid_unknown_fields=True, rename={"api_version": "apiVersion"}):
+    """`kind: BatchJob`."""
+
+    metadata: Metadata
+    spec: BatchJobSpec
+    api_version: str = API_VERSION
+    kind: Literal["BatchJob"] = "BatchJob"
+
+
+Resource = Endpoint | Tenant | Issuer | BatchJob

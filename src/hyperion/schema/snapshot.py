@@ -4,6 +4,7 @@ good."""
 from msgspec import Struct
 
 from hyperion.schema.model import ModelOptions, Signature
+from hyperion.schema.protect import Directory, Graph, Protection, Upstream
 from hyperion.schema.release import Split
 
 
@@ -16,7 +17,8 @@ class Replica(Struct, frozen=True):
 
 class ServedVersion(Struct, frozen=True):
     """One version that answers requests. `generation` grows with every (re)load, so that a reload of the same version
-    is a swap between two different replica sets."""
+    is a swap between two different replica sets. Where `upstream` is there, another server answers, and `replicas` are
+    the connections to it that may be open at a time, under names of ours."""
 
     version: str
     digest: str
@@ -25,17 +27,23 @@ class ServedVersion(Struct, frozen=True):
     signature: Signature
     options: ModelOptions
     replicas: tuple[Replica, ...]
+    upstream: Upstream | None = None
+    graph: Graph | None = None
 
 
 class ServedModel(Struct, frozen=True):
     """An endpoint: its versions, and the one that answers when none is named and there is no `split`. `log_sample` is
-    the share of its requests, 0 to 1, of which a row is kept for lineage."""
+    the share of its requests, 0 to 1, of which a row is kept for lineage, without what `redact` names. `internal` ones
+    are members of others and cannot be called by name."""
 
     name: str
     default_version: str
     versions: tuple[ServedVersion, ...]
     split: Split | None = None
     log_sample: float = 0.0
+    redact: tuple[str, ...] = ()
+    protection: Protection = Protection()
+    internal: bool = False
 
 
 class ModelState(Struct, frozen=True):
@@ -53,3 +61,4 @@ class Snapshot(Struct, frozen=True):
     version: int
     models: tuple[ServedModel, ...] = ()
     index: tuple[ModelState, ...] = ()
+    directory: Directory = Directory()
