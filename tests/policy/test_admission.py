@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.admission import QueueState, expected_wait_ns, refusal, retry_after_s
+from hyperion.policy.admission import QueueState, expected_wait_ns, is_overfull, refusal, retry_after_s
 from hyperion.policy.latency import LatencyCurve
 
 MS = 1_000_000
@@ -85,3 +85,46 @@ def test_nobody_is_told_to_come_back_in_less_than_a_second(state: QueueState, cu
 
 def test_retry_after_is_half_of_the_wait() -> None:
     assert retry_after_s(QueueState(8 * 999, 0, 1, 10_000, 8), FLAT) == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("state", "ahead", "makes_room", "reason"),
+    [
+        (QueueState(80, 8, 1, 100, 8), -1, False, "the queue is longer than the deadline allows"),  # all 80
+        (QueueState(80, 8, 1, 100, 8), 80, False, "the queue is longer than the deadline allows"),
+        (QueueState(80, 8, 1, 100, 8), 16, False, ""),  # the others wait behind it
+        (QueueState(80, 8, 1, 100, 8, 2.0 * MS), 26, False, ""),  # 35 rows at 2 ms
+        (QueueState(80, 8, 1, 100, 8, 2.0 * MS), 27, False, "the queue is longer than the deadline allows"),
+        (QueueState(100, 8, 1, 100, 8), 0, False, "the queue is full (100 of 100 rows)"),
+        (QueueState(100, 8, 1, 100, 8), 0, True, ""),
+        (QueueState(100, 8, 1, 100, 8), 99, True, "the queue is longer than the deadline allows"),
+    ],
+)
+def test_what_waits_behind_a_newcomer_does_not_keep_it_out(
+    state: QueueState, ahead: int, makes_room: bool, reason: str
+) -> None:
+    assert refusal(state, FLAT, 200 * MS, ahead, makes_room) == reason
+
+
+@given(STATES, CURVES, st.integers(0, 10**12), st.integers(0, 5000), st.integers(0, 5000), st.booleans())
+def test_who_has_less_ahead_is_never_refused_instead(
+    state: QueueState, curve: LatencyCurve, budget_ns: int, one: int, other: int, makes_room: bool
+) -> None:
+    fewer, more = sorted((one, other))
+    if not refusal(state, curve, budget_ns, more, makes_room):
+        assert not refusal(state, curve, budget_ns, fewer, makes_room)
+
+
+@pytest.mark.parametrize(
+    ("state", "overfull"),
+    [
+        (QueueState(10, 0, 1, 10, 8), False),  # just full
+        (QueueState(11, 0, 1, 10, 8), True),
+        (QueueState(11, 0, 0, 10, 8), True),
+        (QueueState(24, 8, 1, 100, 8), False),  # 50 ms ahead, 70 allowed
+        (QueueState(48, 8, 1, 100, 8), True),
+        (QueueState(48, 8, 0, 100, 8), False),  # no replica: nobody knows how long it takes
+    ],
+)
+def test_when_those_behind_have_to_leave(state: QueueState, overfull: bool) -> None:
+    assert is_overfull(state, FLAT, 200 * MS) is overfull

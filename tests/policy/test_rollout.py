@@ -441,8 +441,9 @@ def test_nothing_that_is_seen_makes_a_decision_raise_or_move_twice(
     for observed, passed, command in looks:
         now += passed
         decision = decide(rollout, slo, state, observed, now, command)
-        again = decide(rollout, slo, decision.state, observed, now)
-        assert (again.events, again.state) == ((), decision.state)
+        if command is None:  # after one, what was observed is of another candidate
+            again = decide(rollout, slo, decision.state, observed, now)
+            assert (again.events, again.state) == ((), decision.state)
         assert decision == decide(rollout, slo, state, observed, now, command)
         assert now < decision.next_look <= now + 60
         if decision.state.epoch == state.epoch:

@@ -1,8 +1,9 @@
 """Which waiting requests make the next batch. Called by `gateway/batch` whenever a replica has a free credit.
 
-Dispatch is completion-driven: an idle replica and a non-empty queue dispatch now. Order is by virtual deadline:
-earliest deadline first within a priority, and a lower priority waits at most `AGEING_NS` per step longer, so nothing
-starves. Never here: a clock, the queue itself.
+Dispatch is completion-driven: an idle replica and a non-empty queue dispatch now. Priorities and a tenant's calls are
+ordered by virtual deadline: earliest deadline first, and a lower priority waits at most `AGEING_NS` per step longer, so
+nothing starves. Among tenants of one priority `policy/fairness` says whose turn it is. Never here: a clock, the queue
+itself.
 """
 
 from collections.abc import Iterable
@@ -59,9 +60,9 @@ def virtual_deadline(deadline_ns: int, priority: int) -> int:
 def plan_batch(waiting: Iterable[Waiting], now_ns: int, curve: LatencyCurve, limits: BatchLimits) -> BatchPlan:
     """The largest batch, in queue order, that fits the limits and the earliest deadline in it.
 
-    `waiting` is in order of virtual deadline, and every two of it may be merged. A request that alone is over the
-    limits makes a batch of its own. Where the curve says that nobody can be answered in time, the first whose deadline
-    has not passed yet is tried alone: the curve may be wrong, and only a new observation can mend it.
+    `waiting` is in the order in which it is to be served, and every two of it may be merged. A request that alone is
+    over the limits makes a batch of its own. Where the curve says that nobody can be answered in time, the first whose
+    deadline has not passed yet is tried alone: the curve may be wrong, and only a new observation can mend it.
     """
     alone_ns = expect(curve, 1) + limits.post_ns
     max_rows, max_bytes = limits.max_rows, limits.max_bytes

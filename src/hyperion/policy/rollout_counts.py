@@ -84,7 +84,7 @@ def count_tracks(state: ReleaseState, counts: tuple[TrackCounts, ...], *, sticky
         stage_requests=sum(canary.requests for canary in stage),
         stage_errors=sum(canary.errors for canary in stage),
         stage_slow=sum(canary.slow for canary in stage),
-        latency=_add_columns([part.control.latency for part in parts]),
+        latency=add_columns([part.control.latency for part in parts]),
         marks=marks,
         trouble=trouble,
         lost=lost,
@@ -193,11 +193,16 @@ def _sum(parts: list[TrackCounts]) -> TrackCounts:
         requests=sum(part.requests for part in parts),
         errors=sum(part.errors for part in parts),
         slow=sum(part.slow for part in parts),
-        latency=_add_columns([part.latency for part in parts]),
-        bins=_add_columns([part.bins for part in parts]),
+        latency=add_columns([part.latency for part in parts]),
+        bins=add_columns([part.bins for part in parts]),
     )
 
 
-def _add_columns(rows: list[tuple[int, ...]]) -> tuple[int, ...]:
+def add_columns(rows: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """The sums of the columns of rows that may be of different lengths.
+
+    >>> add_columns([(1, 2), (3,)])
+    (4, 2)
+    """
     width = max(map(len, rows), default=0)
     return tuple(sum(row[column] for row in rows if column < len(row)) for column in range(width))

@@ -1,0 +1,41 @@
+"""Whether somebody may call an endpoint. Called by `gateway/guard`, once for each caller and endpoint; pure.
+
+Deny by default: where credentials are required nobody comes in without them, but to endpoints that let anybody in.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from hyperion.schema.protect import Access
+
+
+def needs_credentials(access: Access | None, required: bool) -> bool:
+    """Whether an endpoint refuses callers that show none. `required` is the gateway's rule for endpoints without one.
+
+    >>> needs_credentials(None, True), needs_credentials(Access(anonymous=True), True)
+    (True, False)
+    >>> needs_credentials(None, False), needs_credentials(Access(), False)
+    (False, True)
+    """
+    return required if access is None else not access.anonymous
+
+
+def forbids(access: Access | None, tenant: str, scopes: Collection[str], claims: Mapping[str, Any]) -> str:
+    """Why a caller with valid credentials may not infer here, or "" if it may.
+
+    >>> forbids(Access(tenants=("acme",)), "other", {"infer"}, {})
+    'tenant "other" is not among those that may call it'
+    >>> forbids(Access(claims={"groups": "risk"}), "acme", {"infer"}, {"groups": ["risk", "ops"]})
+    ''
+    """
+    if "infer" not in scopes and "admin" not in scopes:
+        return 'the credentials lack the scope "infer"'
+    if access is None:
+        return ""
+    if access.tenants and tenant not in access.tenants:
+        return f'tenant "{tenant}" is not among those that may call it'
+    for name, wanted in access.claims.items():
+        given = claims.get(name)
+        if given != wanted and not (isinstance(given, list | tuple) and wanted in given):
+            return f'the token does not carry the claim "{name}" that it asks for'
+    return ""
