@@ -6,10 +6,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperion.schema.errors import MalformedRequest, TooLarge
+from hyperion.schema.job import (
+    Begin,
+    Begun,
+    ClaimedJob,
+    Failed,
+    Held,
+    HeldKey,
+    Kept,
+    KeyScope,
+    Look,
+    Lost,
+    Renew,
+    Seen,
+    StoredAnswer,
+    StoredRequest,
+    Submission,
+    Submit,
+)
 from hyperion.schema.release import GatewayReport, PairCounts, TrackCounts
 from hyperion.schema.snapshot import ModelState, Snapshot
+from hyperion.schema.usage import Amounts, OthersUsage, UsageRow
 from hyperion.wire import link
 
+SCOPE = KeyScope("acme", "fraud", "k")
+ANSWER = StoredAnswer(200, (("x", "y"),), b"\0\xff", b"\1")
 MESSAGES: list[link.Message] = [
     link.Poll(worker=0, have=0),
     link.Poll(worker=3, have=17, draining=("fraud@1.g2.0",)),
@@ -19,8 +40,16 @@ MESSAGES: list[link.Message] = [
     link.Publish(Snapshot(version=4, index=(ModelState("fraud", "1", "UNAVAILABLE", "no such file"),))),
     link.Load("fraud", {"config": "{}"}),
     link.Unload("fraud"),
+    link.UnknownKey("https://id.example.com"),
     link.Done(),
     link.Done("fraud: no such file", "model_refused"),
+    link.Done(usage=(OthersUsage("acme", "2026-11-21", Amounts(1, 2, 3, 0.5), Amounts(10, 20, 30, 5.0)),)),
+    link.Report(GatewayReport("3-ab", 3, usage=(UsageRow("acme", "2026-11-21", Amounts(1, 2)),))),
+    link.Ask((Begin(SCOPE, "f", "t"), Renew((HeldKey(SCOPE, "t"),), (Held("j", 2),)), Look("acme", "j"))),
+    link.Ask((Submit(Submission("j", "acme", "fraud", StoredRequest("POST", "/", (("a", "b"),), bytes(range(256))))),)),
+    link.Told((Begun("replay", "t", ANSWER), Kept(False), Lost((Held("j", 2),)), Seen(None), Failed("x", "y"))),
+    link.Claim(3),
+    link.Work((ClaimedJob("j", 2, "acme", "fraud", StoredRequest("POST", "/", (), b"\0"), 9, 1.0),)),
 ]
 
 

@@ -14,6 +14,7 @@ from hyperion.schema.errors import MalformedRequest, TooLarge
 from hyperion.schema.model import Signature
 from hyperion.wire.envelope import decode_envelope
 from hyperion.wire.json_data import check_row_count
+from hyperion.wire.json_nulls import Nulls
 from hyperion.wire.json_text import text_or_base64
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.parameters import Parameters, Scalar, check_parameter_count
@@ -25,8 +26,11 @@ _decode_scalar = msgspec.json.Decoder(Scalar).decode
 _decode_parameters = msgspec.json.Decoder(Parameters | None).decode
 
 
-def decode_generate(model: str, version: str, body: Buffer, signature: Signature, limits: WireLimits) -> InferenceCall:
-    """One generate request: a call with one row. A member that is no input of the model is a parameter for it.
+def decode_generate(
+    model: str, version: str, body: Buffer, signature: Signature, limits: WireLimits, nulls: Nulls = None
+) -> InferenceCall:
+    """One generate request: a call with one row. A member that is no input of the model is a parameter for it. `nulls`
+    is as in `v1.decode_predict`.
 
     Raises MalformedRequest naming the member that is wrong, TooLarge, or Unsupported.
     """
@@ -38,7 +42,7 @@ def decode_generate(model: str, version: str, body: Buffer, signature: Signature
     request_id = ""
     for name, raw in members.items():
         if name in specs:
-            inputs.append(tensor_of_one_row(specs[name], bytes(raw), signature.batched, limits))
+            inputs.append(tensor_of_one_row(specs[name], bytes(raw), signature.batched, limits, nulls))
         elif name == "id":
             request_id = _decode_id(raw, limits)
         elif name == "parameters":

@@ -10,6 +10,7 @@ from hyperion.schema.call import NO_PARAMETERS, Buffer, InferenceCall, Tensor
 from hyperion.schema.errors import MalformedRequest, Unsupported
 from hyperion.schema.model import Signature
 from hyperion.wire.envelope import decode_envelope
+from hyperion.wire.json_nulls import Nulls
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.parameters import Parameters, check_parameter_count
 from hyperion.wire.table import tensors_of_csv, tensors_of_frame_records, tensors_of_split
@@ -37,9 +38,16 @@ _decode_request = msgspec.json.Decoder(_Request).decode
 
 
 def decode_invocations(
-    model: str, version: str, body: Buffer, content_type: str, signature: Signature, limits: WireLimits
+    model: str,
+    version: str,
+    body: Buffer,
+    content_type: str,
+    signature: Signature,
+    limits: WireLimits,
+    nulls: Nulls = None,
 ) -> InferenceCall:
-    """One scoring request. `content_type` is the header's value; without one the body is JSON.
+    """One scoring request. `content_type` is the header's value; without one the body is JSON. `nulls` is as in
+    `v1.decode_predict`, for what comes as there; an empty cell of a data frame is NaN, as in pandas.
 
     Raises MalformedRequest naming what is wrong, TooLarge, or Unsupported (for another content type, too).
     """
@@ -51,19 +59,19 @@ def decode_invocations(
     request: _Request = decode_envelope(_decode_request, body, limits, "a scoring request")
     parameters = request.params or NO_PARAMETERS
     check_parameter_count(parameters, limits)
-    inputs = _decode_inputs(request, signature, limits)
+    inputs = _decode_inputs(request, signature, limits, nulls)
     return InferenceCall(model, version, "", inputs, parameters=parameters)
 
 
-def _decode_inputs(request: _Request, signature: Signature, limits: WireLimits) -> tuple[Tensor, ...]:
+def _decode_inputs(request: _Request, signature: Signature, limits: WireLimits, nulls: Nulls) -> tuple[Tensor, ...]:
     instances, columns = bytes(request.instances), bytes(request.inputs)
     split, records = request.dataframe_split, bytes(request.dataframe_records)
     if bool(instances) + bool(columns) + (split is not None) + bool(records) != 1:
         raise MalformedRequest(f"expected just one of {_FORMS}")
     if instances:
-        return decode_instances(instances, signature, limits)
+        return decode_instances(instances, signature, limits, nulls)
     if columns:
-        return decode_columns(columns, signature, limits)
+        return decode_columns(columns, signature, limits, nulls)
     if split is not None:
         return tensors_of_split(split.columns, bytes(split.data), signature, limits)
     return tensors_of_frame_records(records, signature, limits)

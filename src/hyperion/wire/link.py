@@ -12,8 +12,10 @@ import msgspec
 from msgspec import Struct
 
 from hyperion.schema.errors import MalformedRequest, TooLarge
+from hyperion.schema.job import Answer, ClaimedJob, Request
 from hyperion.schema.release import GatewayReport
 from hyperion.schema.snapshot import Snapshot
+from hyperion.schema.usage import OthersUsage
 
 MAX_MESSAGE_BYTES = 64 << 20
 _HEADER_BYTES = 4
@@ -54,6 +56,13 @@ class Unload(Struct, frozen=True, tag="unload"):
     model: str
 
 
+class UnknownKey(Struct, frozen=True, tag="unknown_key"):
+    """A caller showed a token of this issuer (its `iss`) that is signed with a key which nobody knows yet: read its
+    keys again, soon. Answered by `Done` at once; the keys come with a snapshot."""
+
+    issuer: str
+
+
 class Report(Struct, frozen=True, tag="report"):
     """What a gateway has counted; answered by `Done` once control has taken it."""
 
@@ -64,15 +73,42 @@ class Done(Struct, frozen=True, tag="done"):
     """The answer to a load, an unload or a report; `error` is "" or one line saying why it failed.
 
     `code` is the error's stable code (`hyperion.schema.errors`), "" when all is well. `version` is that of the snapshot
-    with the change in it: the gateway that asked answers its caller once it runs that one.
+    with the change in it: the gateway that asked answers its caller once it runs that one. `usage` answers a report:
+    what the other gateways counted of tenants that have quotas.
     """
 
     error: str = ""
     code: str = ""
     version: int = 0
+    usage: tuple[OthersUsage, ...] = ()
 
 
-Message = Poll | Publish | Load | Unload | Report | Done
+class Ask(Struct, frozen=True, tag="ask"):
+    """What a gateway wants of jobs and idempotent calls: everything that has come together since its last message, so
+    that control can do it in one transaction."""
+
+    requests: tuple[Request, ...]
+
+
+class Told(Struct, frozen=True, tag="told"):
+    """The answers to an `Ask`, in its order."""
+
+    answers: tuple[Answer, ...]
+
+
+class Claim(Struct, frozen=True, tag="claim"):
+    """The gateway can run this many jobs now."""
+
+    most: int
+
+
+class Work(Struct, frozen=True, tag="work"):
+    """The answer to a claim: jobs, or none when none came due within control's waiting time."""
+
+    jobs: tuple[ClaimedJob, ...] = ()
+
+
+Message = Poll | Publish | Load | Unload | UnknownKey | Report | Done | Ask | Told | Claim | Work
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)

@@ -18,6 +18,7 @@ from hyperion.schema.call import NO_PARAMETERS, Buffer, InferenceCall, Tensor
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
 from hyperion.wire.envelope import decode_envelope
 from hyperion.wire.json_data import parse_data
+from hyperion.wire.json_nulls import MARK, Nulls, parse_with_nulls
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.oip_answer import (
     ALL_JSON,
@@ -63,12 +64,13 @@ _known = KnownRequests()
 
 
 def decode_infer(
-    model: str, version: str, body: Buffer, header_length: int | None, limits: WireLimits
+    model: str, version: str, body: Buffer, header_length: int | None, limits: WireLimits, nulls: Nulls = None
 ) -> tuple[InferenceCall, AnswerFormat]:
     """One inference request, decoded and within the limits, and how its caller wants the answer.
 
     `header_length` is the value of the header Inference-Header-Content-Length: the bytes of JSON before the binary
     tensors; None when there is none. Binary tensors are views of `body`, which must not change while the call lives.
+    `nulls` is what stands for a null among the elements of an input, by its name; in others they are refused.
     Raises MalformedRequest, TooLarge or Unsupported, naming the member that is wrong.
     """
     if len(body) > limits.max_body_bytes:
@@ -82,7 +84,7 @@ def decode_infer(
         if known is not None:
             return InferenceCall(model, version, "", (known,)), ALL_JSON
     if len(body) >= LARGE_BODY_BYTES:
-        large = _decode_large(model, version, body, limits) if binary is None else None
+        large = _decode_large(model, version, body, limits, nulls) if binary is None else None
         if large is not None:
             return large
         keys = sum(1 for _ in islice(_DATATYPE_KEYS.finditer(body), limits.max_tensors + 1))
@@ -96,10 +98,10 @@ def decode_infer(
         request = _decode_again(body, limits)
     found = request.inputs
     if len(found) == 1:
-        inputs: tuple[Tensor, ...] = (_decode_input(found[0], binary, limits),)
+        inputs: tuple[Tensor, ...] = (_decode_input(found[0], binary, limits, nulls),)
     else:
         _check_inputs(found, limits)
-        inputs = tuple([_decode_input(one, binary, limits) for one in found])
+        inputs = tuple([_decode_input(one, binary, limits, nulls) for one in found])
     if binary is not None:
         binary.check_end()
     if request.id or request.parameters or request.outputs:
@@ -116,7 +118,7 @@ def _decode_again(body: Buffer, limits: WireLimits) -> Request:
 
 
 def _decode_large(
-    model: str, version: str, body: Buffer, limits: WireLimits
+    model: str, version: str, body: Buffer, limits: WireLimits, nulls: Nulls
 ) -> tuple[InferenceCall, AnswerFormat] | None:
     """As `decode_infer` for large bodies of JSON; None for any that it cannot do."""
     cut = cut_data(body, limits.max_tensors)
@@ -128,7 +130,7 @@ def _decode_large(
         if [bytes(one.data) for one in request.inputs] != [PLACEHOLDER] * len(arrays):
             return None
         _check_inputs(request.inputs, limits)
-        inputs = tuple([_decode_input(one, arrays[index], limits) for index, one in enumerate(request.inputs)])
+        inputs = tuple([_decode_input(one, arrays[index], limits, nulls) for index, one in enumerate(request.inputs)])
         return _finish(model, version, inputs, request, limits)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
@@ -138,7 +140,9 @@ def _decode_large(
         raise
 
 
-def _decode_input(one: RequestInput, source: BinaryPart | bytes | None, limits: WireLimits) -> Tensor:
+def _decode_input(
+    one: RequestInput, source: BinaryPart | bytes | None, limits: WireLimits, nulls: Nulls = None
+) -> Tensor:
     """One input tensor; errors are prefixed with its name.
 
     Its data is JSON text in the input itself or, cut out of it, in `source`, or it comes from the binary part.
@@ -157,6 +161,9 @@ def _decode_input(one: RequestInput, source: BinaryPart | bytes | None, limits: 
         text = source if type(source) is bytes else bytes(one.data)
         if not text:
             raise MalformedRequest("data is missing")
+        if nulls is not None and name in nulls and MARK in text:
+            data = parse_with_nulls(text, datatype, shape, count, limits, nulls[name])
+            return Tensor(name, one.datatype, shape, data)
         return Tensor(name, one.datatype, shape, parse_data(text, datatype, shape, count, limits))
     except HyperionError as error:
         raise type(error)(f'input "{name[:64]}": {error.message}') from None

@@ -18,6 +18,7 @@ from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.wire.bytes_elements import encode_elements
 from hyperion.wire.json_data import check_row_count, flatten, nesting, parse_any
+from hyperion.wire.json_nulls import MARK, Nulls, parse_any_with_nulls
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.tensor import datatype_of
 
@@ -26,8 +27,7 @@ class _Base64(Struct):
     b64: str
 
 
-def _text_decoders() -> tuple[Any, ...]:
-    element: Any = str | _Base64
+def _text_decoders(element: Any) -> tuple[Any, ...]:
     decoders = [msgspec.json.Decoder(element).decode]
     for _ in range(9):
         element = list[element]
@@ -35,20 +35,27 @@ def _text_decoders() -> tuple[Any, ...]:
     return tuple(decoders)
 
 
-_TEXT_DECODERS = _text_decoders()
+_TEXT_DECODERS = _text_decoders(str | _Base64)
+_NULL_OR_TEXT_DECODERS = _text_decoders(str | _Base64 | None)
 
 
-def parse_values(spec: TensorSpec, text: bytes, limits: WireLimits) -> tuple[tuple[int, ...], bytes]:
-    """Shape and bytes of nested JSON values as the input's datatype. BYTES may be `{"b64": …}` objects, too."""
+def parse_values(
+    spec: TensorSpec, text: bytes, limits: WireLimits, nulls: Nulls = None
+) -> tuple[tuple[int, ...], bytes]:
+    """Shape and bytes of nested JSON values as the input's datatype. BYTES may be `{"b64": …}` objects, too; `nulls` is
+    what stands for a null, by input."""
+    value = nulls.get(spec.name) if nulls is not None and MARK in text else None
     try:
         if spec.datatype == "BYTES":
-            return _parse_texts(text, limits)
+            return _parse_texts(text, limits, value)
+        if value is not None:
+            return parse_any_with_nulls(text, datatype_of(spec.datatype), limits, value)
         return parse_any(text, datatype_of(spec.datatype), limits)
     except HyperionError as error:
         raise type(error)(f'input "{spec.name}": {error.message}') from None
 
 
-def _parse_texts(text: bytes, limits: WireLimits) -> tuple[tuple[int, ...], bytes]:
+def _parse_texts(text: bytes, limits: WireLimits, null: Any) -> tuple[tuple[int, ...], bytes]:
     check_row_count(text, b"[", limits)
     if text.count(b'"') > 2 * limits.max_json_rows:
         raise TooLarge(f"more than {limits.max_json_rows} strings, which is the limit")
@@ -56,11 +63,11 @@ def _parse_texts(text: bytes, limits: WireLimits) -> tuple[tuple[int, ...], byte
     if depth > limits.max_rank:
         raise MalformedRequest(f"data is nested more than {limits.max_rank} deep")
     try:
-        values = _TEXT_DECODERS[depth](text)
+        values = (_TEXT_DECODERS if null is None else _NULL_OR_TEXT_DECODERS)[depth](text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedRequest(f'BYTES wants strings or {{"b64": …}} objects: {error}') from None
     shape, flat = flatten(values, depth) if depth else ((), [values])
-    return tuple(shape), encode_elements([_element(value) for value in flat])
+    return tuple(shape), encode_elements([_element(null if value is None else value) for value in flat])
 
 
 def _element(value: str | _Base64) -> bytes:
@@ -72,10 +79,10 @@ def _element(value: str | _Base64) -> bytes:
         raise MalformedRequest(f"b64 is not base64: {error}") from None
 
 
-def tensor_of_rows(spec: TensorSpec, text: bytes, limits: WireLimits) -> Tensor:
+def tensor_of_rows(spec: TensorSpec, text: bytes, limits: WireLimits, nulls: Nulls = None) -> Tensor:
     """The tensor of a JSON array whose nesting is the shape, rows first. Values [1, 2] for an input of shape [-1, 1]
     become [[1], [2]]."""
-    shape, data = parse_values(spec, text, limits)
+    shape, data = parse_values(spec, text, limits, nulls)
     if not shape:
         raise MalformedRequest(f'input "{spec.name}": expected an array, got a single value')
     if len(shape) + 1 == len(spec.shape) and spec.shape[-1] in (1, -1):
@@ -83,9 +90,9 @@ def tensor_of_rows(spec: TensorSpec, text: bytes, limits: WireLimits) -> Tensor:
     return Tensor(spec.name, spec.datatype, shape, data)
 
 
-def tensor_of_one_row(spec: TensorSpec, text: bytes, batched: bool, limits: WireLimits) -> Tensor:
+def tensor_of_one_row(spec: TensorSpec, text: bytes, batched: bool, limits: WireLimits, nulls: Nulls = None) -> Tensor:
     """The tensor of one row's value: nested as the row's shape, or flat (or single), to be laid out in it."""
-    shape, data = parse_values(spec, text, limits)
+    shape, data = parse_values(spec, text, limits, nulls)
     row = spec.shape[1:] if batched else spec.shape
     fits = len(shape) == len(row) and all(want in (-1, got) for want, got in zip(row, shape, strict=True))
     if not fits:
@@ -105,20 +112,24 @@ def _lay_out(spec: TensorSpec, row: tuple[int, ...], shape: tuple[int, ...]) -> 
     return tuple(lengths)
 
 
-def tensors_of_columns(columns: Mapping[str, Raw], signature: Signature, limits: WireLimits) -> tuple[Tensor, ...]:
+def tensors_of_columns(
+    columns: Mapping[str, Raw], signature: Signature, limits: WireLimits, nulls: Nulls = None
+) -> tuple[Tensor, ...]:
     """Tensors of an object of input name → values, rows first. Raises MalformedRequest for a name that is no input."""
     specs = {spec.name: spec for spec in signature.inputs}
     check_names(columns, specs)
-    return tuple([tensor_of_rows(specs[name], bytes(raw), limits) for name, raw in columns.items()])
+    return tuple([tensor_of_rows(specs[name], bytes(raw), limits, nulls) for name, raw in columns.items()])
 
 
-def tensors_of_records(records: list[dict[str, Raw]], signature: Signature, limits: WireLimits) -> tuple[Tensor, ...]:
+def tensors_of_records(
+    records: list[dict[str, Raw]], signature: Signature, limits: WireLimits, nulls: Nulls = None
+) -> tuple[Tensor, ...]:
     """Tensors of rows that are objects of input name → value; every row must name the same inputs."""
     specs = {spec.name: spec for spec in signature.inputs}
     names = check_records(records)
     check_names(names, specs)
     return tuple(
-        [tensor_of_rows(specs[name], join_texts([record[name] for record in records]), limits) for name in names]
+        [tensor_of_rows(specs[name], join_texts([record[name] for record in records]), limits, nulls) for name in names]
     )
 
 

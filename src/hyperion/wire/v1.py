@@ -14,6 +14,7 @@ from hyperion.schema.errors import MalformedRequest
 from hyperion.schema.model import Signature
 from hyperion.wire.envelope import decode_envelope
 from hyperion.wire.json_data import check_row_count
+from hyperion.wire.json_nulls import Nulls
 from hyperion.wire.json_text import encode_nested, nested_values
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.signature_values import (
@@ -34,8 +35,11 @@ _decode_records = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 _decode_columns = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
-def decode_predict(model: str, version: str, body: Buffer, signature: Signature, limits: WireLimits) -> InferenceCall:
+def decode_predict(
+    model: str, version: str, body: Buffer, signature: Signature, limits: WireLimits, nulls: Nulls = None
+) -> InferenceCall:
     """One V1 request. A model with one input takes its values as they are, one with several takes objects by name.
+    `nulls` is what stands for a null among the elements of an input, by its name; in others they are refused.
 
     Raises MalformedRequest naming the input or row that is wrong, TooLarge, or Unsupported.
     """
@@ -44,31 +48,31 @@ def decode_predict(model: str, version: str, body: Buffer, signature: Signature,
     if bool(instances) == bool(columns):
         raise MalformedRequest("expected either instances (rows) or inputs (columns)")
     if instances:
-        return InferenceCall(model, version, "", decode_instances(instances, signature, limits))
-    return InferenceCall(model, version, "", decode_columns(columns, signature, limits))
+        return InferenceCall(model, version, "", decode_instances(instances, signature, limits, nulls))
+    return InferenceCall(model, version, "", decode_columns(columns, signature, limits, nulls))
 
 
-def decode_instances(text: bytes, signature: Signature, limits: WireLimits) -> tuple[Tensor, ...]:
+def decode_instances(text: bytes, signature: Signature, limits: WireLimits, nulls: Nulls = None) -> tuple[Tensor, ...]:
     """Input tensors of a JSON array of rows: values for a model with one input, or objects of input name → value."""
     if text.translate(None, b" \t\r\n") == b"[]":
         raise MalformedRequest("instances is empty, expected at least one row")
     if len(signature.inputs) == 1 and not _is_by_name(text, signature.inputs[0].name):
-        return (tensor_of_rows(signature.inputs[0], text, limits),)
+        return (tensor_of_rows(signature.inputs[0], text, limits, nulls),)
     check_row_count(text, b"{", limits)
     try:
         records = _decode_records(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedRequest(f"instances of a model with several inputs are objects by input name: {error}") from None
-    return tensors_of_records(records, signature, limits)
+    return tensors_of_records(records, signature, limits, nulls)
 
 
-def decode_columns(text: bytes, signature: Signature, limits: WireLimits) -> tuple[Tensor, ...]:
+def decode_columns(text: bytes, signature: Signature, limits: WireLimits, nulls: Nulls = None) -> tuple[Tensor, ...]:
     """Input tensors of a JSON object of input name → all rows, or for a model with one input of all its rows."""
     if text.startswith(b"{"):
-        return tensors_of_columns(_decode_columns(text), signature, limits)
+        return tensors_of_columns(_decode_columns(text), signature, limits, nulls)
     if len(signature.inputs) > 1:
         raise MalformedRequest("inputs of a model with several inputs is an object by input name")
-    return (tensor_of_rows(signature.inputs[0], text, limits),)
+    return (tensor_of_rows(signature.inputs[0], text, limits, nulls),)
 
 
 def _is_by_name(text: bytes, name: str) -> bool:
