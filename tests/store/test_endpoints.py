@@ -11,7 +11,7 @@ from tests.store.places import Place
 
 ENDPOINT = Endpoint(
     Metadata("fraud", {"team": "risk"}),
-    EndpointSpec("fraud@champion", Replicas(2), rollout=Rollout(steps=(1.0, Step(pause=True), 50.0))),
+    EndpointSpec("fraud@champion", replicas=Replicas(2), rollout=Rollout(steps=(1.0, Step(pause=True), 50.0))),
 )
 
 

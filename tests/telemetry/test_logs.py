@@ -111,3 +111,25 @@ def test_a_reader_that_is_gone_does_not_stop_the_writer(stream: IO[str]) -> None
     if isinstance(stream, io.TextIOWrapper):
         stream.close()
     EventLog("gateway 0", "json", stream).write("info", "ready")
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_personal_data_is_in_no_line_whoever_wrote_it(form: Format) -> None:
+    stream = io.StringIO()
+    log = EventLog("gateway 0", form, stream)
+    log.write(
+        "error", "jane@example.com left", error="ValueError: '4111 1111 1111 1111'", reason="call +49 171 1234567"
+    )
+    log.request(
+        RequestRecord("id-1", "fraud", "3", "http", "400", 1, error='input "DE89370400440532013000" is unknown')
+    )
+    line = written(stream)
+    assert line.count("[") == 4
+    for mark in ("[email] left", "'[card]'", "call [phone]", "[iban]"):
+        assert mark in line
+
+
+def test_the_names_of_ours_stay_as_they_are() -> None:
+    stream = io.StringIO()
+    EventLog("gateway 0", "json", stream).write("info", "ready", endpoint="4111111111111111", request_id="12345678Z")
+    assert json.loads(written(stream))["endpoint"] == "4111111111111111"

@@ -233,6 +233,7 @@ def test_of_gauges_the_rows_add_up_and_of_versions_and_replicas_the_lowest_count
                 "hyperion_snapshot_version": {(): version},
                 "hyperion_queue_depth": {("m", "1"): depth},
                 "hyperion_replicas": {("m", "1", "ready"): ready},
+                "hyperion_brownout": {("m", "1"): depth},
             },
         )
 
@@ -240,6 +241,7 @@ def test_of_gauges_the_rows_add_up_and_of_versions_and_replicas_the_lowest_count
     assert gauges["hyperion_snapshot_version"][()] == 7
     assert gauges["hyperion_queue_depth"]["m", "1"] == 7
     assert gauges["hyperion_replicas"]["m", "1", "ready"] == 1
+    assert gauges["hyperion_brownout"]["m", "1"] == 4
 
 
 @given(st.floats(0, 1e12))

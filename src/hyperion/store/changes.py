@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from hyperion.schema.resource import Endpoint
+from hyperion.schema.resource import Resource
 from hyperion.store.resource_yaml import to_document
 
 Action = Literal["created", "configured", "unchanged", "deleted"]
@@ -28,23 +28,23 @@ class Change(Struct, frozen=True):
     fields: tuple[FieldChange, ...] = ()
 
 
-def compare(old: Endpoint | None, new: Endpoint) -> Change:
+def compare(old: Resource | None, new: Resource) -> Change:
     """The change from `old` (None: there is none) to `new`. A new resource shows what it says, not its defaults."""
     name = new.metadata.name
     if old is None:
         given = _flatten(to_document(new))
-        return Change("Endpoint", name, "created", tuple(FieldChange(p, None, v) for p, v in given.items()))
+        return Change(new.kind, name, "created", tuple(FieldChange(p, None, v) for p, v in given.items()))
     before, after = _flatten(msgspec.to_builtins(old)), _flatten(msgspec.to_builtins(new))
     paths = [*before, *(path for path in after if path not in before)]
     fields = tuple(
         FieldChange(path, before.get(path), after.get(path)) for path in paths if before.get(path) != after.get(path)
     )
-    return Change("Endpoint", name, "configured" if fields else "unchanged", fields)
+    return Change(new.kind, name, "configured" if fields else "unchanged", fields)
 
 
-def delete(old: Endpoint) -> Change:
+def delete(old: Resource) -> Change:
     """The change that removes a resource."""
-    return Change("Endpoint", old.metadata.name, "deleted")
+    return Change(old.kind, old.metadata.name, "deleted")
 
 
 def _flatten(value: Any, path: str = "") -> dict[str, Any]:

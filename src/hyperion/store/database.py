@@ -111,12 +111,13 @@ class Database:
 
     @contextmanager
     def renewing(self) -> Iterator[Connection]:
-        """A write of one row that does not wait for other writers where the database can do without (`leadership`)."""
+        """A write that does not wait for other writers where the database can do without: of rows that each statement
+        finds and changes at once (`leadership`, `jobs`, `idempotency`)."""
         if self.is_sqlite:
             with self.write() as tx:
                 yield tx
         else:
-            with _translated(self.name), self._engine.begin() as tx:
+            with _translated(self.name), self._engine.begin() as tx, attached(tx, self._context):
                 yield tx
 
     def session(self) -> Connection:

@@ -154,10 +154,101 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         )""",
         "CREATE INDEX label_time ON label (time)",
     ),
+    (
+        """CREATE TABLE resource (
+            kind       TEXT NOT NULL,
+            name       TEXT NOT NULL,
+            document   TEXT NOT NULL,
+            generation BIGINT NOT NULL CHECK (generation >= 1),
+            created_at DOUBLE PRECISION NOT NULL,
+            updated_at DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (kind, name)
+        )""",
+        """CREATE TABLE issuer_keys (
+            name    TEXT PRIMARY KEY,
+            source  TEXT NOT NULL,
+            keys    TEXT NOT NULL,
+            read_at DOUBLE PRECISION NOT NULL
+        )""",
+        "CREATE INDEX token_tenant ON token (tenant)",
+    ),
+    (
+        """CREATE TABLE job (
+            id                TEXT PRIMARY KEY,
+            tenant            TEXT NOT NULL,
+            endpoint          TEXT NOT NULL,
+            state             TEXT NOT NULL,
+            priority          INTEGER NOT NULL,
+            attempts          INTEGER NOT NULL,
+            max_attempts      INTEGER NOT NULL,
+            backoff_s         DOUBLE PRECISION NOT NULL,
+            timeout_s         DOUBLE PRECISION NOT NULL,
+            ttl_s             DOUBLE PRECISION NOT NULL,
+            fence             BIGINT NOT NULL,
+            lease_until       DOUBLE PRECISION NOT NULL,
+            created_at        DOUBLE PRECISION NOT NULL,
+            due_at            DOUBLE PRECISION NOT NULL,
+            started_at        DOUBLE PRECISION NOT NULL,
+            finished_at       DOUBLE PRECISION NOT NULL,
+            expires_at        DOUBLE PRECISION NOT NULL,
+            status            INTEGER NOT NULL,
+            reason            TEXT NOT NULL,
+            callback          TEXT NOT NULL,
+            delivery          TEXT NOT NULL,
+            delivery_attempts INTEGER NOT NULL,
+            delivery_due      DOUBLE PRECISION NOT NULL,
+            delivery_reason   TEXT NOT NULL
+        )""",
+        "CREATE INDEX job_queued ON job (priority, due_at) WHERE state = 'queued'",
+        "CREATE INDEX job_running ON job (lease_until) WHERE state = 'running'",
+        "CREATE INDEX job_delivery ON job (delivery_due) WHERE delivery = 'pending'",
+        "CREATE INDEX job_expiry ON job (expires_at)",
+        "CREATE INDEX job_created ON job (created_at, id)",
+        """CREATE TABLE job_payload (
+            job        TEXT NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+            part       TEXT NOT NULL,
+            size_bytes BIGINT NOT NULL,
+            data       BLOB NOT NULL,
+            PRIMARY KEY (job, part)
+        )""",
+        """CREATE TABLE idempotent_call (
+            tenant      TEXT NOT NULL,
+            endpoint    TEXT NOT NULL,
+            key         TEXT NOT NULL,
+            fingerprint TEXT NOT NULL,
+            origin      TEXT NOT NULL,
+            token       TEXT NOT NULL,
+            done        BOOLEAN NOT NULL,
+            lease_until DOUBLE PRECISION NOT NULL,
+            expires_at  DOUBLE PRECISION NOT NULL,
+            answer      BLOB NOT NULL,
+            PRIMARY KEY (tenant, endpoint, key)
+        )""",
+        "CREATE INDEX idempotent_call_expiry ON idempotent_call (expires_at)",
+    ),
+    (
+        """CREATE TABLE tenant_usage (
+            tenant      TEXT NOT NULL,
+            day         TEXT NOT NULL,
+            incarnation TEXT NOT NULL,
+            requests    BIGINT NOT NULL,
+            rows        BIGINT NOT NULL,
+            tokens      BIGINT NOT NULL,
+            cost        DOUBLE PRECISION NOT NULL,
+            PRIMARY KEY (tenant, day, incarnation)
+        )""",
+        "CREATE INDEX tenant_usage_day ON tenant_usage (day)",
+    ),
+    (
+        """CREATE TABLE batch_run (
+            name TEXT PRIMARY KEY,
+            body TEXT NOT NULL
+        )""",
+    ),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 # Text sorts by code point, as in SQLite, whatever the language of the PostgreSQL server: pages are cut by name.
-_TEXT = {"postgresql": 'TEXT COLLATE "C"'}
+_TYPES = {"postgresql": (("TEXT", 'TEXT COLLATE "C"'), ("BLOB", "BYTEA"))}
 
 Transaction = Callable[[], AbstractContextManager[Connection]]
 
@@ -171,13 +262,19 @@ def migrate(transaction: Transaction, name: str) -> None:
             version = _version(tx)
             if version < SCHEMA_VERSION:
                 for statement in MIGRATIONS[version]:
-                    tx.execute(text(statement.replace("TEXT", _TEXT.get(tx.dialect.name, "TEXT"))))
+                    tx.execute(text(_in_dialect(statement, tx.dialect.name)))
                 tx.execute(text("UPDATE hyperion_schema SET version = :new"), {"new": version + 1})
     if version > SCHEMA_VERSION:
         raise InvalidConfig(
             f"{name}: written by a newer Hyperion (schema {version}, this one knows {SCHEMA_VERSION}); "
             "upgrade this one, or give it another database"
         )
+
+
+def _in_dialect(statement: str, dialect: str) -> str:
+    for ours, theirs in _TYPES.get(dialect, ()):
+        statement = statement.replace(ours, theirs)
+    return statement
 
 
 def _version(tx: Connection) -> int:

@@ -23,6 +23,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("replicas", 0, MAX_REPLICAS),
     ("threads", 0, 1_024),
     ("memory_mb", 0, 1 << 24),
+    ("scratch_mb", 1, 1 << 24),
     ("deadline_ms", 1, 3_600_000),
 )
 

@@ -16,20 +16,21 @@ import yaml
 from msgspec import Struct, inspect
 
 from hyperion.schema.errors import InvalidResource
-from hyperion.schema.resource import API_VERSION, NOT_YET, Endpoint
+from hyperion.schema.resource import API_VERSION, BatchJob, Endpoint, Issuer, Resource, Tenant
 from hyperion.store.reading import list_entries, read_text, suggest
-from hyperion.store.resource_checks import check_endpoint, idle_fields
+from hyperion.store.resource_checks import check_endpoint
+from hyperion.store.resource_checks_access import check_issuer, check_tenant
+from hyperion.store.resource_checks_batch import check_batch_job
+from hyperion.store.resource_checks_rollout import idle_fields
 from hyperion.store.yaml_text import Key, read_yaml_documents
 
 LIMIT_BYTES = 1 << 20
-KINDS_NOT_YET = ("Tenant", "Policy", "Alert", "BatchJob")
-_FIELDS_NOT_YET = frozenset(
-    (*(("spec", name) for name in NOT_YET), ("spec", "replicas", "idle_s"), ("spec", "log", "redact"))
-)
+KINDS: dict[str, type[Resource]] = {"Endpoint": Endpoint, "Tenant": Tenant, "Issuer": Issuer, "BatchJob": BatchJob}
+KINDS_NOT_YET = ("Policy", "Alert")
 _SUFFIXES = (".yaml", ".yml", ".json")
-_ENDPOINT = inspect.type_info(Endpoint)
 _STEP = re.compile(r"\.([A-Za-z_]\w*)|\[(\d+)\]")
 FieldPath = tuple[Key, ...]
+_FIELDS_NOT_YET: frozenset[FieldPath] = frozenset((("spec", "replicas", "idle_s"),))
 
 
 class Origin(Struct, frozen=True):
@@ -49,50 +50,55 @@ class Origin(Struct, frozen=True):
         return InvalidResource(f"{place}{field}{': ' if field else ''}{message}")
 
 
-def read_resources(paths: Sequence[str], stdin: TextIO | None = None) -> list[Endpoint]:
+def read_resources(paths: Sequence[str], stdin: TextIO | None = None) -> list[Resource]:
     """The resources of all files, in their order. A directory gives its YAML and JSON files; `-` is standard input.
 
-    Raises `InvalidResource` for the first thing that is wrong, also where one name is given twice.
+    Raises `InvalidResource` for the first thing that is wrong, also where one name of a kind is given twice.
     """
-    found: dict[str, str] = {}
-    resources: list[Endpoint] = []
+    found: dict[tuple[str, str], str] = {}
+    resources: list[Resource] = []
     for name, text in _read_texts(paths, stdin or sys.stdin):
         for document in read_yaml_documents(text, name, InvalidResource):
             origin = Origin(name, document.lines)
             resource = read_resource(document.value, origin)
-            if resource.metadata.name in found:
-                where = found[resource.metadata.name]
-                raise origin.refuse(
-                    ("metadata", "name"), f"{resource.metadata.name!r} is given twice, first in {where}"
-                )
-            found[resource.metadata.name] = f"{name}:{document.lines[()]}"
+            key = resource.kind, resource.metadata.name
+            if key in found:
+                raise origin.refuse(("metadata", "name"), f"{key[1]!r} is given twice, first in {found[key]}")
+            found[key] = f"{name}:{document.lines[()]}"
             resources.append(resource)
     if not resources:
         raise InvalidResource(f"{', '.join(paths)}: no resource in there")
     return resources
 
 
-def read_resource(value: Any, origin: Origin | None = None) -> Endpoint:
-    """The endpoint that plain values describe. Raises `InvalidResource`.
+def read_resource(value: Any, origin: Origin | None = None) -> Resource:
+    """The resource that plain values describe. Raises `InvalidResource`.
 
-    >>> read_resource({"kind": "Endpoint", "metadata": {"name": "a"}, "spec": {"model": "a@1"}}).spec.model
-    'a@1'
+    >>> read_resource({"kind": "Tenant", "metadata": {"name": "acme"}, "spec": {"priority": 3}}).spec.priority
+    3
     """
     origin = origin or Origin()
     if not isinstance(value, dict):
         raise origin.refuse((), "expected a mapping of keys to values")
     value = {key: item for key, item in value.items() if key != "status"}  # as `get` shows it: not for us to set
-    _check_kind(value, origin)
-    _check_fields(value, _ENDPOINT, (), origin)
+    kind = _check_kind(value, origin)
+    _check_fields(value, inspect.type_info(kind), (), origin, _FIELDS_NOT_YET if kind is Endpoint else frozenset())
     try:
-        resource = msgspec.convert(value, Endpoint)
+        resource = msgspec.convert(value, kind)
     except msgspec.ValidationError as problem:
         raise origin.refuse(*_translate(problem)) from problem
-    check_endpoint(resource, value, origin.refuse)
+    if isinstance(resource, Endpoint):
+        check_endpoint(resource, value, origin.refuse)
+    elif isinstance(resource, Tenant):
+        check_tenant(resource, origin.refuse)
+    elif isinstance(resource, Issuer):
+        check_issuer(resource, origin.refuse)
+    else:
+        check_batch_job(resource, origin.refuse)
     return resource
 
 
-def to_document(resource: Endpoint) -> dict[str, Any]:
+def to_document(resource: Resource) -> dict[str, Any]:
     """Plain values of a resource, without the fields that are as they are by default, and without those that mean
     nothing to its strategy (which a deploy may have changed): what comes out can be applied again.
 
@@ -100,9 +106,10 @@ def to_document(resource: Endpoint) -> dict[str, Any]:
     {'apiVersion': 'hyperion/v1', 'kind': 'Endpoint', 'metadata': {'name': 'a'}, 'spec': {'model': 'a@1'}}
     """
     document: dict[str, Any] = _strip(resource)
-    rollout = document["spec"].get("rollout", {})
-    for field in idle_fields(resource.spec.rollout.strategy):
-        rollout.pop(field, None)
+    if isinstance(resource, Endpoint):
+        rollout = document["spec"].get("rollout", {})
+        for field in idle_fields(resource.spec.rollout.strategy):
+            rollout.pop(field, None)
     return {"apiVersion": API_VERSION, "kind": resource.kind, **document}
 
 
@@ -138,26 +145,34 @@ def _read_texts(paths: Sequence[str], stdin: TextIO) -> Iterable[tuple[str, str]
             yield os.path.join(given, file.name), read_text(file, LIMIT_BYTES)
 
 
-def _check_kind(value: dict[str, Any], origin: Origin) -> None:
-    kind = value.get("kind")
+def _check_kind(value: dict[str, Any], origin: Origin) -> type[Resource]:
+    kind, known = value.get("kind"), ", ".join(KINDS)
     if kind in KINDS_NOT_YET:
-        raise origin.refuse(("kind",), f"{kind} is not done by this version; it knows Endpoint")
-    if kind != "Endpoint":
-        given = "is missing" if kind is None else f"{str(kind)[:80]!r} is unknown{suggest(str(kind), ('Endpoint',))}"
-        raise origin.refuse(("kind",), f"{given} (known: Endpoint)")
+        raise origin.refuse(("kind",), f"{kind} is not done by this version; it knows {known}")
+    if not isinstance(kind, str) or kind not in KINDS:
+        given = "is missing" if kind is None else f"{str(kind)[:80]!r} is unknown{suggest(str(kind), KINDS)}"
+        raise origin.refuse(("kind",), f"{given} (known: {known})")
     version = value.get("apiVersion", API_VERSION)
     if version != API_VERSION:
         raise origin.refuse(("apiVersion",), f"expected {API_VERSION}, got {str(version)[:80]!r}")
+    return KINDS[kind]
 
 
-def _check_fields(value: Any, kind: inspect.Type, path: FieldPath, origin: Origin) -> None:
+def _check_fields(
+    value: Any, kind: inspect.Type, path: FieldPath, origin: Origin, not_yet: frozenset[FieldPath]
+) -> None:
     """Refuse unknown fields, and words that are none of those expected, wherever they are."""
     if isinstance(kind, inspect.UnionType):
-        fitting = inspect.StructType if isinstance(value, dict) else inspect.LiteralType
+        fitting: tuple[type[inspect.Type], ...] = (inspect.LiteralType,)
+        if isinstance(value, dict):
+            fitting = (inspect.StructType, inspect.DictType)
         kind = next((part for part in kind.types if isinstance(part, fitting)), inspect.AnyType())
     if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
         for index, item in enumerate(value):
-            _check_fields(item, kind.item_type, (*path, index), origin)
+            _check_fields(item, kind.item_type, (*path, index), origin, not_yet)
+    elif isinstance(kind, inspect.DictType) and isinstance(value, dict):
+        for key, item in value.items():
+            _check_fields(item, kind.value_type, (*path, key), origin, not_yet)
     elif isinstance(kind, inspect.LiteralType) and isinstance(value, str) and value not in kind.values:
         words = [str(word) for word in kind.values]
         raise origin.refuse(path, f"expected {', '.join(words)}, got {value[:80]!r}{suggest(value, words)}")
@@ -165,12 +180,12 @@ def _check_fields(value: Any, kind: inspect.Type, path: FieldPath, origin: Origi
         fields = {field.encode_name: field for field in kind.fields}
         for key, item in value.items():
             here = (*path, key)
-            if here in _FIELDS_NOT_YET:
+            if here in not_yet and item is not None:
                 raise origin.refuse(here, "not done by this version; leave it out")
             if key not in fields:
                 near = suggest(key, fields) or f" (known: {', '.join(fields)})"
                 raise origin.refuse(here, f"unknown field{near}")
-            _check_fields(item, fields[key].type, here, origin)
+            _check_fields(item, fields[key].type, here, origin, not_yet)
 
 
 def _translate(problem: msgspec.ValidationError) -> tuple[FieldPath, str]:

@@ -6,7 +6,7 @@ on what evidence, and appends it in the same transaction.
 """
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from hyperion.schema.errors import Conflict, NotFound
 from hyperion.store import ledger
@@ -77,6 +77,12 @@ def put(tx: Connection, endpoint: str, rollout_id: str, state: str, body: bytes,
             tx.execute(insert(ROLLOUT_HISTORY).values(endpoint=endpoint, **values))
         reached(tx, "rollout.history")
     return there + 1
+
+
+def forget(tx: Connection, endpoint: str) -> None:
+    """Removes the state of a rollout; its history stays. For members of endpoints, which have no row of their own."""
+    tx.execute(delete(ROLLOUT).where(ROLLOUT.c.endpoint == endpoint))
+    reached(tx, "rollout.forget")
 
 
 def history(tx: Connection, endpoint: str, limit: int = 100) -> list[RolloutRow]:

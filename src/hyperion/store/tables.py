@@ -1,6 +1,6 @@
 """The tables as SQLAlchemy Core sees them. `migrations` makes them; a test holds the two against each other."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Double, Integer, LargeBinary, MetaData, Table, Text
 
 METADATA = MetaData()
 
@@ -64,6 +64,26 @@ ENDPOINT = Table(
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("deleting", Boolean, nullable=False),
+)
+# Resources of every kind but Endpoint.
+RESOURCE = Table(
+    "resource",
+    METADATA,
+    Column("kind", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("document", Text, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+# The keys of issuers as they were last read, and where they were read: `source` tells whether they still count.
+ISSUER_KEYS = Table(
+    "issuer_keys",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("keys", Text, nullable=False),
+    Column("read_at", Double, nullable=False),
 )
 ROLLOUT = Table(
     "rollout",
@@ -151,4 +171,74 @@ LEADER = Table(
     Column("lease_s", Double, nullable=False),
     Column("renewed_at", Double, nullable=False),
     Column("locked", Boolean, nullable=False),
+)
+# One row for each life of a gateway: what it counted of a tenant on a day (UTC), which only grows.
+TENANT_USAGE = Table(
+    "tenant_usage",
+    METADATA,
+    Column("tenant", Text, primary_key=True),
+    Column("day", Text, primary_key=True),
+    Column("incarnation", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("cost", Double, nullable=False),
+)
+# How each BatchJob fares, as JSON.
+BATCH_RUN = Table(
+    "batch_run",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+JOB = Table(
+    "job",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("tenant", Text, nullable=False),
+    Column("endpoint", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("backoff_s", Double, nullable=False),
+    Column("timeout_s", Double, nullable=False),
+    Column("ttl_s", Double, nullable=False),
+    Column("fence", BigInteger, nullable=False),
+    Column("lease_until", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("due_at", Double, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("finished_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("callback", Text, nullable=False),
+    Column("delivery", Text, nullable=False),
+    Column("delivery_attempts", Integer, nullable=False),
+    Column("delivery_due", Double, nullable=False),
+    Column("delivery_reason", Text, nullable=False),
+)
+# The request and the answer of a job (`part`), apart so that lists and claims do not read them; gone with the job.
+JOB_PAYLOAD = Table(
+    "job_payload",
+    METADATA,
+    Column("job", Text, primary_key=True),
+    Column("part", Text, primary_key=True),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+)
+IDEMPOTENT_CALL = Table(
+    "idempotent_call",
+    METADATA,
+    Column("tenant", Text, primary_key=True),
+    Column("endpoint", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("token", Text, nullable=False),
+    Column("done", Boolean, nullable=False),
+    Column("lease_until", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("answer", LargeBinary, nullable=False),
 )

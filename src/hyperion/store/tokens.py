@@ -1,6 +1,7 @@
-"""Access tokens of the management API and of tenants: made, shown once, found by their secret, revoked.
+"""Access tokens of the management API and of tenants: made, shown once, found by their secret, rotated, revoked.
 
-Called by `api`. A secret is 256 random bits, so that its plain SHA-256 is enough to keep; the ledger has ids only.
+Called by `control`'s desk. A secret is 256 random bits, so that its plain SHA-256 is enough to keep; the ledger has
+ids only.
 """
 
 import hashlib
@@ -9,9 +10,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, func, insert, or_, select, update
 
-from hyperion.schema.errors import NotFound
+from hyperion.schema.errors import Conflict, NotFound
+from hyperion.schema.protect import KeyRecord
 from hyperion.store import ledger
 from hyperion.store.tables import TOKEN
 from hyperion.store.transaction import now, reached
@@ -76,14 +78,59 @@ def list_(tx: Connection, after: str = "", limit: int = PAGE_MAX) -> list[TokenR
     return [_read(row) for row in tx.execute(query.limit(max(0, min(limit, PAGE_MAX))))]
 
 
+def live(tx: Connection) -> tuple[KeyRecord, ...]:
+    """Every token that is neither expired nor revoked, as gateways know it: with its hash. By id."""
+    query = select(TOKEN).where(*_is_live(now(tx))).order_by(TOKEN.c.id)
+    return tuple(
+        KeyRecord(row.id, row.secret_hash, row.tenant, tuple(row.scopes.split()), row.expires_at or 0.0)
+        for row in tx.execute(query)
+    )
+
+
+def live_of(tx: Connection, tenant: str) -> list[TokenRow]:
+    """The tokens of a tenant that are neither expired nor revoked, by id."""
+    query = select(TOKEN).where(TOKEN.c.tenant == tenant, *_is_live(now(tx))).order_by(TOKEN.c.id)
+    return [_read(row) for row in tx.execute(query)]
+
+
+def count_live(tx: Connection) -> dict[str, int]:
+    """How many tokens that are neither expired nor revoked each tenant has that has any."""
+    query = select(TOKEN.c.tenant, func.count()).where(*_is_live(now(tx))).group_by(TOKEN.c.tenant)
+    return {tenant: int(count) for tenant, count in tx.execute(query)}
+
+
+def rotate(
+    tx: Connection, token_id: str, overlap_s: float, *, actor: str, reason: str = ""
+) -> tuple[TokenRow, str, TokenRow]:
+    """Makes the successor of a token: of the same tenant and scopes, and valid from now for as long as the old one was
+    when it was made. The old one ends after `overlap_s`, if not before. Returns the new one, its secret, and the old
+    one. NotFound; Conflict where the old one has ended already."""
+    old, at = _require(tx, token_id), now(tx)
+    if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= at):
+        ended = "was revoked" if old.revoked_at is not None else "has expired"
+        raise Conflict(
+            f"key {old.id} {ended} and cannot be rotated; make another: hyperion key create --tenant {old.tenant}"
+        )
+    (made,) = ledger.entries(tx, subject=old.id, kind="token.create", limit=1)  # an earlier rotation set another end
+    given: float | None = made.detail["expires_at"]
+    until = None if given is None else at + (given - old.created_at)
+    new, secret = create(tx, old.tenant, old.scopes, until, actor=actor, reason=reason or f"successor of {old.id}")
+    end = at + max(0.0, overlap_s)
+    end = end if old.expires_at is None else min(end, old.expires_at)
+    ending = msgspec.structs.replace(old, expires_at=end)
+    tx.execute(update(TOKEN).where(TOKEN.c.id == old.id).values(expires_at=end))
+    reached(tx, "token.rotate")
+    before, after = ledger.digest_of(old), ledger.digest_of(ending)
+    detail = {"tenant": old.tenant, "successor": new.id, "expires_at": end}
+    ledger.append(tx, "token.rotate", old.id, actor=actor, reason=reason, before=before, after=after, detail=detail)
+    return new, secret, ending
+
+
 def revoke(tx: Connection, token_id: str, *, actor: str, reason: str = "") -> bool:
     """Ends a token. False where it was revoked before. NotFound."""
-    row = tx.execute(select(TOKEN).where(TOKEN.c.id == token_id)).first()
-    if row is None:
-        raise NotFound(f"there is no key {token_id[:128]!r}; hyperion key list shows their ids")
-    if row.revoked_at is not None:
+    old = _require(tx, token_id)
+    if old.revoked_at is not None:
         return False
-    old = _read(row)
     new = msgspec.structs.replace(old, revoked_at=now(tx))
     tx.execute(update(TOKEN).where(TOKEN.c.id == token_id).values(revoked_at=new.revoked_at))
     reached(tx, "token.revoke")
@@ -91,6 +138,17 @@ def revoke(tx: Connection, token_id: str, *, actor: str, reason: str = "") -> bo
     detail = {"tenant": old.tenant}
     ledger.append(tx, "token.revoke", token_id, actor=actor, reason=reason, before=before, after=after, detail=detail)
     return True
+
+
+def _require(tx: Connection, token_id: str) -> TokenRow:
+    row = tx.execute(select(TOKEN).where(TOKEN.c.id == token_id)).first()
+    if row is None:
+        raise NotFound(f"there is no key {token_id[:128]!r}; hyperion key list shows their ids")
+    return _read(row)
+
+
+def _is_live(at: float) -> tuple[ColumnElement[bool], ...]:
+    return TOKEN.c.revoked_at.is_(None), or_(TOKEN.c.expires_at.is_(None), TOKEN.c.expires_at > at)
 
 
 def _hash(secret: str) -> str:

@@ -3,11 +3,13 @@
 from msgspec import Struct
 
 from hyperion.policy.rollout_state import ReleaseState
+from hyperion.schema.batch import BatchRun
 from hyperion.schema.registry import Manifest
 from hyperion.schema.release import PredictionRow
-from hyperion.schema.resource import Endpoint
+from hyperion.schema.resource import BatchJob, Endpoint, Issuer, Tenant
 from hyperion.store.changes import Change
 from hyperion.store.ledger import Entry
+from hyperion.store.resources import ResourceRow
 
 
 class Deployed(Struct, frozen=True):
@@ -76,3 +78,33 @@ class LiveThen(Struct, frozen=True):
     at: float
     step: Entry
     approvals: tuple[Entry, ...]
+
+
+class IssuerState(Struct, frozen=True):
+    """What control knows of an issuer's keys: their ids, when they were last read (seconds since 1970, 0 for never),
+    and why the last attempt failed ("" where it did not)."""
+
+    kids: tuple[str, ...] = ()
+    read_at: float = 0.0
+    problem: str = ""
+
+
+class TenantFound(Struct, frozen=True):
+    """A tenant, and how many of its keys are neither expired nor revoked."""
+
+    row: ResourceRow[Tenant]
+    live_keys: int
+
+
+class IssuerFound(Struct, frozen=True):
+    """An issuer, and what is known of its keys."""
+
+    row: ResourceRow[Issuer]
+    state: IssuerState
+
+
+class BatchFound(Struct, frozen=True):
+    """A batch job, and how it fares; `run` is None before control has seen it."""
+
+    row: ResourceRow[BatchJob]
+    run: BatchRun | None

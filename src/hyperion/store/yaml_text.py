@@ -99,6 +99,8 @@ def _key_lines(node: yaml.MappingNode, name: str, error: type[HyperionError]) ->
     lines: dict[str, int] = {}
     for key, _ in node.value:
         line = _line(key)
+        if isinstance(key, yaml.ScalarNode) and key.value == "null":
+            key.tag = "tag:yaml.org,2002:str"  # the field `null` of a rule: no key is nothing
         if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
             raise error(f"{name} line {line}: expected a plain text key")
         if key.value in lines:

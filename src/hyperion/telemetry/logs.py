@@ -1,14 +1,21 @@
-"""Log lines: JSON objects for machines, short text for a terminal. One line per event, never a payload or a secret."""
+"""Log lines: JSON objects for machines, short text for a terminal. One line per event, never a payload or a secret.
+
+What a caller, a model or a library wrote may hold personal data all the same; every text but the names of ours is
+looked at by all detectors (`policy/redact`), here, so that no writer of a line can forget it.
+"""
 
 import sys
 import time
-from typing import IO, Literal
+from typing import IO, Final, Literal
 
 import msgspec
 
+from hyperion.policy.redact import redact_text
 from hyperion.schema.events import RequestRecord
 
 Format = Literal["json", "text", "auto"]
+# Fields whose texts are ours, or were looked at where they came in (request ids).
+NAMES: Final = frozenset(("request_id", "endpoint", "version", "protocol", "code", "replica"))
 
 
 class EventLog:
@@ -20,8 +27,12 @@ class EventLog:
         self._text = form == "text" or (form == "auto" and self._stream.isatty())
 
     def write(self, level: Literal["info", "warning", "error"], event: str, **fields: str | int | float | None) -> None:
-        """One event; `fields` are its data, without personal data or payloads."""
+        """One event; `fields` are its data, without payloads. Personal data in their texts is replaced by its kind."""
         now = time.time()
+        event = redact_text(event)
+        for name, value in fields.items():
+            if isinstance(value, str) and name not in NAMES:
+                fields[name] = redact_text(value)
         if self._text:
             clock = time.strftime("%H:%M:%S", time.localtime(now))
             tail = " ".join(f"{name}={value}" for name, value in fields.items() if value not in ("", None))

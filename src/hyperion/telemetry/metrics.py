@@ -23,6 +23,7 @@ SECONDS: Final[tuple[float, ...]] = (
 NANOSECONDS: Final = tuple([round(bound * 1e9) for bound in SECONDS])
 ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 OTHER: Final = "other"
+HIGHEST: Final = ("hyperion_breaker_state", "hyperion_brownout")  # of all workers counts; other gauges are added up
 
 
 class HistogramData(Struct, gc=False):
@@ -61,11 +62,21 @@ FAMILIES: Final[dict[str, Family]] = {
     "hyperion_inflight": Family("gauge", "Rows being computed.", _VERSION),
     "hyperion_queue_depth": Family("gauge", "Rows waiting.", _VERSION),
     "hyperion_replicas": Family("gauge", "Replicas by state.", (*_VERSION, "state")),
+    "hyperion_breaker_state": Family(
+        "gauge",
+        "Whether a replica or an upstream is left alone: 0 closed, 1 half-open, 2 open (the highest of all workers).",
+        (*_VERSION, "replica"),
+    ),
+    "hyperion_brownout": Family(
+        "gauge", "How much optional work an overloaded version gives up, 0 to 3 (the highest of all workers).", _VERSION
+    ),
     "hyperion_shed_total": Family("counter", "Requests refused to protect the others.", ("reason",)),
     "hyperion_snapshot_version": Family("gauge", "Version of the snapshot that the gateway runs."),
     "hyperion_rollout_weight": Family("gauge", "Share of an endpoint's requests that a version is given.", _VERSION),
+    "hyperion_jobs": Family("gauge", "Jobs that are kept, some seconds ago.", ("endpoint", "state")),
     "hyperion_control_look_seconds": Family("gauge", "What the last look of the control loop took."),
     "hyperion_snapshot_spread_seconds": Family("gauge", "From publishing the last snapshot until all gateways ran it."),
+    "hyperion_cache_total": Family("counter", "Requests to endpoints with a response cache.", ("result",)),
     "hyperion_connections": Family("gauge", "Open HTTP connections."),
     "hyperion_records_dropped_total": Family(
         "counter", "Request records not kept: more came than control took, or than a second's share."
@@ -89,10 +100,15 @@ class Metrics:
         self._shed: dict[tuple[str, ...], float] = {}
         self._dropped: dict[tuple[str, ...], float] = {}
         self._gauge_sources: list[Callable[[], Mapping[str, Mapping[tuple[str, ...], float]]]] = []
+        self._counter_sources: list[Callable[[], dict[str, dict[tuple[str, ...], float]]]] = []
 
     def add_gauges(self, source: Callable[[], Mapping[str, Mapping[tuple[str, ...], float]]]) -> None:
         """`source` gives metric → labels → value; it is asked at each collection."""
         self._gauge_sources.append(source)
+
+    def add_counters(self, source: Callable[[], dict[str, dict[tuple[str, ...], float]]]) -> None:
+        """`source` gives metric → labels → a count that never falls; it is asked at each collection."""
+        self._counter_sources.append(source)
 
     def record(self, record: RequestRecord) -> None:
         """Counts one finished request. The only entry for requests."""
@@ -156,6 +172,8 @@ class Metrics:
             "hyperion_shed_total": self._shed,
             "hyperion_records_dropped_total": self._dropped,
         }
+        for counter_source in self._counter_sources:
+            counters |= counter_source()
         return MetricsData(counters, gauges, self._histograms)
 
 
@@ -204,7 +222,11 @@ def merge(parts: Iterable[MetricsData]) -> MetricsData:
             into = merged.gauges.setdefault(name, {})
             lowest = name in ("hyperion_snapshot_version", "hyperion_replicas")
             for key, value in gauges.items():
-                into[key] = min(into.get(key, value), value) if lowest else into.get(key, 0.0) + value
+                if lowest:
+                    into[key] = min(into.get(key, value), value)
+                else:
+                    seen = into.get(key, 0.0)
+                    into[key] = max(seen, value) if name in HIGHEST else seen + value
         for name, histograms in part.histograms.items():
             series = merged.histograms.setdefault(name, {})
             for key, data in histograms.items():
