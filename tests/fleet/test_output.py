@@ -44,6 +44,27 @@ def test_lines_are_prefixed_and_incomplete_ones_wait(limited: Printer) -> None:
     assert limited.text == b"model | one\nmodel | two\n"
 
 
+def test_what_a_model_prints_is_shown_without_personal_data(limited: Printer) -> None:
+    limited.print(b"scoring jane@example.com, 4111 1111 1111 1111\n", 0.0)
+    assert limited.text == b"model | scoring [email], [card]\n"
+
+
+def test_no_half_of_an_address_stays_where_a_long_line_is_cut() -> None:
+    printer = Printer(1 << 20)
+    printer.print(b"x" * ((8 << 10) - 9) + b" jane.doe@example.com\n", 0.0)
+    assert b"jane" not in printer.text
+    os.close(printer.out)
+
+
+def test_what_a_process_of_ours_prints_beside_its_events_is_looked_at() -> None:
+    printer = Printer(0)
+    event = b'{"time":"2026-11-21T16:00:00Z","event":"request"}\n'
+    printer.print(event, 0.0)
+    printer.print(event + b"Traceback: <jane@example.com>\r\n" + event, 0.0)
+    assert printer.text == event + event + b"Traceback: <[email]>\r\n" + event
+    os.close(printer.out)
+
+
 def test_the_last_words_are_shown_without_their_line_end(limited: Printer) -> None:
     limited.print(b"dying", 0.0)
     os.close(limited.end)

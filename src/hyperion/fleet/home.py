@@ -13,6 +13,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from hyperion.fleet.scratch import remove_tree
 from hyperion.schema.errors import InvalidConfig
 
 # A Unix socket's path has 107 bytes; the longest name in the run directory is "r-" + 16 + ".sock" + ".1234567".
@@ -29,7 +30,7 @@ class Home(Struct, frozen=True):
 
 
 def claim_home(path: Path) -> Home:
-    """Make the home and its run directory (both 0700), take its lock, and remove the sockets of a dead predecessor.
+    """Make the home and its run directory (both 0700), take its lock, and remove what a dead predecessor left in there.
 
     Raises `InvalidConfig` where another process owns this home or where it cannot be made.
     """
@@ -75,7 +76,7 @@ def _make_run_dir(home: Path) -> Path:
         raise InvalidConfig(f"{run_dir} is not a directory of this user; remove it, or choose another --home")
     run_dir.chmod(0o700)
     for leftover in run_dir.iterdir():
-        leftover.unlink()
+        remove_tree(leftover)  # sockets, and the private directories of runners
     return run_dir
 
 

@@ -16,6 +16,18 @@ HEADER_BYTES = 4
 STARTING, READY, BACKOFF, STOPPING, FAILED = "starting", "ready", "backoff", "stopping", "failed"
 
 
+class Confinement(Struct, frozen=True):
+    """What the supervisor does around a child that runs other people's code: it gets only harmless variables of the
+    environment; a private directory `scratch` in which its files may take `scratch_bytes` (more ends it); where that
+    can be done, control groups with at most `memory_bytes` (0: no limit). When it is gone, so are its scratch directory
+    and its `leftovers`."""
+
+    scratch: str
+    scratch_bytes: int
+    memory_bytes: int = 0
+    leftovers: tuple[str, ...] = ()
+
+
 class ChildSpec(Struct, frozen=True):
     """A process to keep running. `name` is unique; `env` is added to the supervisor's; `label` is the client's note.
 
@@ -31,6 +43,7 @@ class ChildSpec(Struct, frozen=True):
     wave: int = 0
     pass_fds: tuple[int, ...] = ()
     output_bytes_s: int = 0
+    confinement: Confinement | None = None
 
 
 class Child(Struct, frozen=True):

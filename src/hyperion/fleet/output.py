@@ -1,5 +1,6 @@
 """What children print, on its way to the supervisor's own stderr: neither a model that prints for ever nor a terminal
-that nobody reads may hurt anyone. Called by the supervisor only."""
+that nobody reads may hurt anyone, and personal data that a model prints stays out of the log. Called by the supervisor
+only."""
 
 import os
 import threading
@@ -7,11 +8,13 @@ from collections import deque
 from collections.abc import Callable
 
 from hyperion.fleet.messages import ChildSpec
+from hyperion.policy.redact import redact_text, shorten
 
 _READ_BYTES = 1 << 20
 _LINE_BYTES = 8 << 10
 _BURST_S = 4.0
 _PAUSE_S = 0.01
+_EVENT = b'{"time":'  # how `telemetry/logs` begins a line, which it has looked at
 
 
 class LogWriter:
@@ -79,7 +82,7 @@ def format_line(log_format: str, process: str, line: str) -> bytes:
 class OutputPump:
     """Cuts one child's output into lines and passes them on; holds at most one incomplete line.
 
-    With `output_bytes_s` 0 lines pass as they are. Otherwise each is prefixed, those over the rate are dropped, and
+    With `output_bytes_s` 0 lines have no prefix. Otherwise each is prefixed, those over the rate are dropped, and
     reading pauses for a moment after each drop: a child that prints for ever is slowed, never stopped.
     """
 
@@ -114,7 +117,7 @@ class OutputPump:
         if not lines:
             return 0.0
         if not self._rate:
-            self._write(lines)
+            self._write(_redact_lines(lines))
             return 0.0
         self._credit = min(self._rate * _BURST_S, self._credit + (now_s - self._filled_at_s) * self._rate)
         self._filled_at_s = now_s
@@ -125,8 +128,21 @@ class OutputPump:
         self._credit -= len(taken)
         self._dropped += len(lines) - len(taken)
         for line in taken.splitlines():
-            self._say(line[:_LINE_BYTES].decode("utf-8", "replace"))
+            self._say(shorten(line.decode("utf-8", "replace"), _LINE_BYTES))
         return _PAUSE_S if len(taken) < len(lines) else 0.0
 
     def _say(self, line: str) -> None:
         self._write(format_line(self._log_format, self._name, line))
+
+
+def _redact_lines(lines: bytes) -> bytes:
+    """Lines of a process of ours: its events as they are, and what else there is (a traceback, a library's complaint)
+    without personal data."""
+    if all(line.startswith(_EVENT) for line in lines.splitlines()):
+        return lines
+    return b"".join(
+        [
+            line if line.startswith(_EVENT) else redact_text(line.decode("utf-8", "replace")).encode()
+            for line in lines.splitlines(keepends=True)
+        ]
+    )

@@ -10,13 +10,16 @@ from typing import Final
 import msgspec
 
 from hyperion.fleet.lifeline import CONFIG_VARIABLE
-from hyperion.fleet.messages import Child, ChildSpec
-from hyperion.schema.config import ControlConfig, GatewayConfig, RunnerConfig
+from hyperion.fleet.messages import Child, ChildSpec, Confinement
+from hyperion.schema.batch import BatchConfig
+from hyperion.schema.config import MIB, ControlConfig, GatewayConfig, RunnerConfig
 
 GATEWAY_WAVE, CONTROL_WAVE, RUNNER_WAVE = 0, 1, 2
 MODEL_OUTPUT_BYTES_S: Final = 64 << 10
 
 _ENCODER = msgspec.json.Encoder()
+BATCH: Final = "batch"
+_BATCH: msgspec.json.Decoder[BatchConfig] = msgspec.json.Decoder(BatchConfig)
 _RUNNER: msgspec.json.Decoder[RunnerConfig] = msgspec.json.Decoder(RunnerConfig)
 
 
@@ -30,7 +33,13 @@ def describe_runner(config: RunnerConfig) -> ChildSpec:
         label=label,
         wave=RUNNER_WAVE,
         output_bytes_s=MODEL_OUTPUT_BYTES_S,
+        confinement=_confine(config) if config.sandbox != "off" and config.scratch else None,
     )
+
+
+def _confine(config: RunnerConfig) -> Confinement:
+    options = config.spec.options
+    return Confinement(config.scratch, options.scratch_mb * MIB, options.memory_mb * MIB, (config.socket,))
 
 
 def describe_gateway(config: GatewayConfig) -> ChildSpec:
@@ -49,6 +58,18 @@ def describe_control(config: ControlConfig) -> ChildSpec:
     return ChildSpec("control", _argv("control"), variable, wave=CONTROL_WAVE, pass_fds=fds)
 
 
+def describe_batch(config: BatchConfig) -> ChildSpec:
+    """The process of a batch job. Its configuration is its label, as that of a runner is."""
+    label = _ENCODER.encode(config).decode()
+    name = f"{BATCH} {config.name}"
+    return ChildSpec(name, _argv(BATCH, config.name), {CONFIG_VARIABLE: label}, label=label, wave=CONTROL_WAVE)
+
+
+def read_batches(children: Iterable[Child]) -> list[tuple[Child, BatchConfig]]:
+    """Return those children that run batch jobs, with their configuration."""
+    return [(child, _BATCH.decode(child.label)) for child in children if child.name.startswith(f"{BATCH} ")]
+
+
 def read_runners(children: Iterable[Child]) -> list[tuple[Child, RunnerConfig]]:
     """Return those children that are runners, with their configuration."""
     return [(child, _RUNNER.decode(child.label)) for child in children if child.wave == RUNNER_WAVE and child.label]
@@ -64,6 +85,11 @@ def name_socket(run_dir: Path, replica: str) -> Path:
     import hashlib
 
     return run_dir / f"r-{hashlib.sha256(replica.encode()).hexdigest()[:16]}.sock"
+
+
+def name_scratch(run_dir: Path, replica: str) -> Path:
+    """Return where a replica's private directory is."""
+    return name_socket(run_dir, replica).with_suffix(".tmp")
 
 
 def _argv(role: str, *title: str) -> tuple[str, ...]:

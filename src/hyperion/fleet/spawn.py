@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from hyperion.fleet.environment import scrub
 from hyperion.fleet.lifeline import NOTIFY_FD, PARENT_PID
 from hyperion.fleet.messages import ChildSpec
 
@@ -26,14 +27,17 @@ class Process(Struct, frozen=True):
 
 def spawn(spec: ChildSpec, environ: Mapping[str, str]) -> Process:
     """Start `spec` in a process group of its own, because Ctrl-C is the supervisor's business, with an empty stdin and
-    one pipe for stdout and stderr. Raises OSError where the program cannot be started."""
+    one pipe for stdout and stderr. A confined child gets only those variables of `environ` that hold no secrets.
+
+    Raises OSError where the program cannot be started."""
     notify_fd, notify_end = os.pipe()
     output_fd, output_end = os.pipe()
+    around = environ if spec.confinement is None else scrub(environ)
     try:
         pid = os.posix_spawn(
             spec.argv[0],
             spec.argv,
-            {**environ, **spec.env, PARENT_PID: str(os.getpid()), NOTIFY_FD: str(notify_end)},
+            {**around, **spec.env, PARENT_PID: str(os.getpid()), NOTIFY_FD: str(notify_end)},
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, output_end, 1),

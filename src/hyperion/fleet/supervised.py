@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from hyperion.fleet.cgroup import Parents
 from hyperion.fleet.messages import BACKOFF, FAILED, READY, STARTING, STOPPING, Child, ChildSpec
 from hyperion.fleet.output import OutputPump
 from hyperion.fleet.spawn import Process, describe_exit, spawn
+from hyperion.fleet.walls import Walls
 from hyperion.policy.restart import Death, RestartState, decide_restart
 
 _NOTIFY_BYTES = 64 << 10
@@ -19,13 +21,14 @@ _NOTIFY_BYTES = 64 << 10
 
 class Surroundings(msgspec.Struct, frozen=True):
     """What a child needs of its supervisor. `changed(name)` is called after each change of state; `write` takes lines
-    for the log; `log` takes (process, message)."""
+    for the log; `log` takes (process, message); `parents` is where control groups can be made."""
 
     environ: Mapping[str, str]
     log_format: str
     write: Callable[[bytes], None]
     log: Callable[[str, str], None]
     changed: Callable[[str], None]
+    parents: Parents | None = None
 
 
 class Supervised:
@@ -43,13 +46,16 @@ class Supervised:
         self._ready_since_s: float | None = None
         self._notified = b""
         self._timer: asyncio.TimerHandle | None = None
+        self._walls = Walls(spec, around.parents, self._loop, self._end_for) if spec.confinement else None
 
     def start(self, process: Process | None = None) -> None:
         """Spawn it, or take over `process`, which was just spawned from the same spec."""
         if process is None:
             try:
-                process = spawn(self.spec, self._around.environ)
+                process = spawn(self._walls.build() if self._walls else self.spec, self._around.environ)
             except OSError as error:
+                if self._walls:
+                    self._walls.tear_down()
                 self._note(state=FAILED, reason=f"cannot start {self.spec.argv[0]}: {error.strerror}")
                 self._around.log(self.spec.name, self.seen.reason)
                 return
@@ -79,6 +85,13 @@ class Supervised:
         if self._process is not None:
             if self.seen.state != STOPPING:
                 self._note(state=STOPPING)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _end_for(self, reason: str) -> None:
+        """SIGKILL for what it did, while it is to go on: it is started again as after any death."""
+        if self._process is not None:
+            self._note(reason=reason)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -137,6 +150,8 @@ class Supervised:
         self._process = None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # what it started and left behind
+        if self._walls:
+            self._walls.tear_down()
         exit_code = os.waitstatus_to_exitcode(status)
         if self.seen.state == STOPPING:
             self._note(exit=describe_exit(exit_code))

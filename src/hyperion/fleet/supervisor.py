@@ -11,6 +11,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 
+from hyperion.fleet.cgroup import Parents
 from hyperion.fleet.messages import (
     HEADER_BYTES,
     Answer,
@@ -38,7 +39,7 @@ _MAX_CHILDREN = 4096
 
 class Supervisor:
     """The table of children. `graces_s` is each wave's time to drain, the last for all further waves. `on_change` is
-    called with all children after each change of any of them."""
+    called with all children after each change of any of them. `parents` is where control groups can be made."""
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Supervisor:
         writer: LogWriter,
         log_format: str,
         graces_s: Sequence[float],
+        parents: Parents | None = None,
     ) -> None:
         self.on_change: Callable[[tuple[Child, ...]], None] = lambda _children: None
         self._writer = writer
@@ -56,7 +58,7 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._ending = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._around = Surroundings(environ, log_format, writer.write, self.log, self._note_change)
+        self._around = Surroundings(environ, log_format, writer.write, self.log, self._note_change, parents)
 
     def log(self, process: str, message: str) -> None:
         """One line of our own about a child."""

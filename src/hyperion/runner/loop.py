@@ -19,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from hyperion.policy.redact import shorten
 from hyperion.runner.channel import Channel, ChannelClosed
 from hyperion.runner.memory import resident_bytes
 from hyperion.runner.model import LoadedModel
@@ -31,6 +32,7 @@ Arrays = dict[str, np.ndarray]
 IDLE_WAIT_S: Final = 1.0
 MEMORY_LOOK_NS: Final = 100_000_000
 EXIT_MEMORY: Final = 4
+MAX_MESSAGE: Final = 500  # characters of an exception's
 
 
 class Stream:
@@ -185,7 +187,9 @@ class RunnerLoop:
         except MemoryError as error:
             # What is leaked stays leaked: answer, then start afresh.
             self._exit_code = EXIT_MEMORY
-            failures.extend(Failure(first + index, "MemoryError", str(error)) for index in range(len(rows)))
+            failures.extend(
+                Failure(first + index, "MemoryError", shorten(str(error), MAX_MESSAGE)) for index in range(len(rows))
+            )
             return None
         except Exception as error:
             if len(rows) == 1:
@@ -257,10 +261,13 @@ def check_rows(outputs: Arrays, rows: int) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """An exception for the log: its message and the innermost line of code, bounded."""
+    """An exception for the log: its message (bounded, without personal data), the innermost line of code, and what the
+    sandbox may have to do with it."""
+    from hyperion.runner.sandbox_hint import explain_denial  # rarely needed
+
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{error}"[:500] + where
+    return shorten(str(error), MAX_MESSAGE) + where + explain_denial(error)
 
 
 def log_to_stderr(message: str) -> None:

@@ -1,6 +1,7 @@
-"""The runner process from start to exit: threads, load, warm up, listen, serve, drain.
+"""The runner process from start to exit: threads, sandbox, load, warm up, listen, serve, drain.
 
-Called by `cli/process`. It listens only once it is ready, so that "connectable" means "ready".
+Called by `cli/process`. It listens only once it is ready, so that "connectable" means "ready". Its socket is made
+before the sandbox, in which no other can be made.
 Exit codes: 0 drained, 3 the model is refused (a restart cannot help), 4 over its memory limit.
 """
 
@@ -39,8 +40,10 @@ def run(config: RunnerConfig, notify: Callable[[str], None]) -> int:
     signal.signal(signal.SIGTERM, on_term)
     signal.set_wakeup_fd(wakeup_writer.fileno(), warn_on_full_buffer=False)
     limit_threads(config.spec.options.threads)
+    listener = bind(Path(config.socket))
     try:
-        loop = _prepare(config)
+        _confine(config)
+        loop = _prepare(config, listener)
     except HyperionError as error:
         notify(f"ERROR={error.message}")
         return EXIT_REFUSED
@@ -54,12 +57,28 @@ def run(config: RunnerConfig, notify: Callable[[str], None]) -> int:
     try:
         return loop.run(wakeup.fileno())
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        # From its sandbox a runner cannot remove it: who started the runner does.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             os.unlink(config.socket)
 
 
-def _prepare(config: RunnerConfig) -> "RunnerLoop":
-    """Loads and warms up the model, then binds the socket. Raises HyperionError where the model cannot be served."""
+def _confine(config: RunnerConfig) -> None:
+    """Puts the sandbox on, unless it is off. Raises ModelRefused where it is strict and something is missing."""
+    from hyperion.runner.sandbox_limits import close_inherited
+
+    close_inherited()
+    os.environ.update(config.spec.options.env)
+    if config.sandbox == "off":
+        return
+    from hyperion.runner.sandbox import GROUPS, enter
+
+    missing = enter(config)
+    for layer in missing.keys() - {GROUPS}:  # containers rarely have it, and it stops no theft
+        sys.stderr.write(f"sandbox: no {layer} here: {missing[layer]}; see hyperion doctor\n")
+
+
+def _prepare(config: RunnerConfig, listener: socket.socket) -> "RunnerLoop":
+    """Loads and warms up the model, then listens. Raises HyperionError where the model cannot be served."""
     from hyperion.runner.load import load_model
     from hyperion.runner.loop import RunnerLoop, log_to_stderr
     from hyperion.runner.memory import limit_memory, resident_bytes
@@ -68,8 +87,7 @@ def _prepare(config: RunnerConfig) -> "RunnerLoop":
     from hyperion.wire.frame_headers import Hello
 
     spec, options = config.spec, config.spec.options
-    os.environ.update(options.env)
-    if options.memory_mb:
+    if options.memory_mb and config.sandbox == "off":
         limit_memory(options.memory_mb << 20)
     if config.root:
         from hyperion.runner.verify import verify_version
@@ -91,18 +109,17 @@ def _prepare(config: RunnerConfig) -> "RunnerLoop":
         resident_bytes(),
         os.getpid(),
     )
-    listener = bind(Path(config.socket))
+    listener.listen(64)
     return RunnerLoop(model, listener, hello, options.deadline_ms / 1000, options.memory_mb << 20, log_to_stderr)
 
 
 def bind(path: Path) -> socket.socket:
-    """A listening Unix socket at `path`, in place of what a predecessor left there, readable by this user only."""
+    """A Unix socket at `path`, in place of what a predecessor left there, for this user only. Nobody can connect until
+    it listens."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     listener.bind(str(temporary))
     os.chmod(temporary, 0o600)
-    listener.listen(64)
-    # Renamed only when it listens: whoever finds the name can connect.
     os.replace(temporary, path)
     return listener
 

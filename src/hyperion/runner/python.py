@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from hyperion.runner.model import Arrays
+from hyperion.runner.sandbox_hint import explain_denial
 from hyperion.runner.signature import (
     ANY,
     count_rows,
@@ -127,4 +128,6 @@ def _refuse(model: str, directory: Path, what: str, error: Exception) -> ModelRe
         if lines:
             where = f" ({Path(lines[-1].filename).name}, line {lines[-1].lineno})"
     detail = error.msg if isinstance(error, SyntaxError) else str(error).replace(f"{directory}/", "")
-    return ModelRefused(f"{model}: {FILE_NAME} {what}: {type(error).__name__}: {detail}{where}"[:600])
+    return ModelRefused(
+        f"{model}: {FILE_NAME} {what}: {type(error).__name__}: {detail}{where}"[:600] + explain_denial(error)
+    )

@@ -47,11 +47,21 @@ def give_way() -> None:
     hand the others' results on, which costs little. A runner that waits for a core costs throughput; a gateway that
     does lets every caller wait, also those of other models. Beside other programs of a machine nothing changes as long
     as the kernel shares its cores by session or control group, as it does in containers and services.
+
+    The sandbox does not let a process name threads, so that it cannot slow others down: there its group is named.
     """
+    refused = False
     for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError):  # it ended, or had a lower priority already
-            number = int(thread)
+        number = int(thread)
+        try:
             os.setpriority(os.PRIO_PROCESS, number, max(NICE, os.getpriority(os.PRIO_PROCESS, number)))
+        except PermissionError:
+            refused = True
+        except ProcessLookupError:
+            continue  # it ended
+    if refused and os.getpgrp() == os.getpid():
+        with contextlib.suppress(PermissionError):  # threads with a lower priority keep it
+            os.setpriority(os.PRIO_PGRP, 0, NICE)
 
 
 def resolve_threads(threads: int) -> int:

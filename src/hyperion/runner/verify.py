@@ -12,12 +12,12 @@ from pathlib import Path
 
 import msgspec
 
+from hyperion.runner.sandbox_paths import LIST_SUFFIX
 from hyperion.schema.config import RunnerConfig
 from hyperion.schema.errors import ModelRefused
 from hyperion.schema.registry import FileEntry
 from hyperion.store.digest import is_digest_of
 
-LIST_SUFFIX = ".files"
 _LIST_LIMIT_BYTES = 32 << 20
 _CHUNK_BYTES = 1 << 20
 _MEND = "its files on this machine are not those of the version; push it again from a good copy, then deploy it again"
