@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hyperion.schema.snapshot import ServedVersion
+from tests.gateway.graphs import Steps, run_steps
 from tests.gateway.runners import Fifo, config_of, served_by, start_runner, stop_runner
 
 
@@ -65,3 +66,18 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         (directory / f"{name}.key").write_bytes(private)
     return directory
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steps]:
+    """Runners of the steps that tests make graphs of."""
+    with run_steps(tmp_path_factory.mktemp("steps")) as steps:
+        yield steps
+
+
+@pytest.fixture
+def steps(members: Steps) -> Iterator[Steps]:
+    """The same, doing as they do by default."""
+    members.tell()
+    yield members
+    members.tell()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
+from hyperion.gateway.caller import Peer
 from hyperion.gateway.grpc import GrpcEdge, GrpcTuning, start_grpc
 from hyperion.gateway.pending import PendingCall, Reply
 from hyperion.schema import errors
@@ -130,6 +131,14 @@ class NumpyPipeline:
     def is_model_ready(self, model: str, version: str) -> bool:
         self.describe(model, version)
         return self.ready
+
+    def check_right(self, scope: str, headers: Mapping[bytes, bytes], peer: Peer) -> None:
+        """Everybody may."""
+
+    def show(
+        self, model: str, version: str, headers: Mapping[bytes, bytes], peer: Peer
+    ) -> tuple[ServedVersion, tuple[str, ...]]:
+        return self.describe(model, version)
 
     def describe(self, model: str, version: str) -> tuple[ServedVersion, tuple[str, ...]]:
         if model not in ("double", "parts", "hold") or version not in ("", "1"):

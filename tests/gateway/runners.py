@@ -38,7 +38,10 @@ def config_of(directory: Path, index: int = 0, options: ModelOptions | None = No
     path = str(Path(__file__).parent / "obedient")
     name = f"obedient@1.g1.{index}"
     return RunnerConfig(
-        name, str(directory / f"r{index}.sock"), ModelSpec("obedient", "1", "python", path, DIGEST, options)
+        name,
+        str(directory / f"r{index}.sock"),
+        ModelSpec("obedient", "1", "python", path, DIGEST, options),
+        sandbox="off",  # it waits at FIFOs that the test has made
     )
 
 

@@ -17,15 +17,20 @@ import msgspec
 import uvloop
 
 from hyperion.gateway.counts import Counts
+from hyperion.gateway.door import Door
 from hyperion.gateway.grpc_status import CODES as GRPC_CODES
 from hyperion.gateway.http import HttpEdge
 from hyperion.gateway.http_routes import HttpRoutes
 from hyperion.gateway.http_status import CODES
+from hyperion.gateway.identity import Identities
+from hyperion.gateway.limit_book import LimitBook
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.pool import VersionPool
+from hyperion.gateway.pools import make_pool
 from hyperion.gateway.process import MIN_SLOT_BYTES
 from hyperion.gateway.route import Router
 from hyperion.schema.config import GatewayConfig
+from hyperion.schema.protect import Directory, Protection
 from hyperion.schema.release import Split, TrackCounts
 from hyperion.schema.snapshot import ModelState, ServedModel, ServedVersion, Snapshot
 from hyperion.telemetry.logs import EventLog
@@ -33,6 +38,8 @@ from hyperion.telemetry.metrics import Metrics, render
 from hyperion.wire.limits import WireLimits
 
 CONFIG = GatewayConfig(run_dir="", home="", max_body_bytes=1 << 20)
+UNPROTECTED = Protection()
+NOBODY = Directory()
 LOOK_S = 0.002
 HUNG_S = 40.0
 
@@ -135,10 +142,16 @@ class Serving:
         self.metrics = Metrics()
         log = EventLog("gateway 0", "json", self.log_stream)
         self.counts = Counts(random.Random(3).random)
-        self.router = Router(self._make_pool, log, self.counts, random.Random(7).random)
+        self.now_s = time.time()  # what identities take for now
+        self.unknown_keys: list[str] = []
+        identities = Identities(config.trusted_proxies, lambda: self.now_s, self.unknown_keys.append)
+        book = LimitBook(config.workers, False, config.requests_per_second, config.concurrency)
+        door = Door(identities, book, config.require_auth)
+        self.metrics.add_counters(door.counters)
+        self.router = Router(self._make_pool, log, self.counts, random.Random(7).random, door)
         self.changes: list[tuple[str, Any]] = []
         self.pipeline = Pipeline(
-            self.router, {"http": CODES, "grpc": GRPC_CODES}, self._change, self.metrics, log, "id-", access_log
+            self.router, {"http": CODES, "grpc": GRPC_CODES}, self._change, self.metrics, log, "id-", access_log, door
         )
         self.metrics.add_gauges(self.pipeline.gauges)
         self.routes = HttpRoutes(self.pipeline, WireLimits(max_body_bytes=config.max_body_bytes), self._scrape, log)
@@ -152,7 +165,7 @@ class Serving:
 
     def _make_pool(self, model: str, served: ServedVersion) -> VersionPool:
         slot_bytes = max(MIN_SLOT_BYTES, self.config.max_body_bytes) + (1 << 20)
-        pool = VersionPool(
+        pool = make_pool(
             model,
             served,
             self.config.queue_rows,
@@ -160,6 +173,7 @@ class Serving:
             self.pipeline.finished,
             self.pipeline.batch_done,
             self.log,
+            self.router.find_any,
         )
         self.pools.append(pool)
         return pool
@@ -182,6 +196,21 @@ class Serving:
         """Moves to a snapshot of these models."""
         served = tuple(ServedModel(name, version.version, (version,)) for name, version in models)
         await self.router.apply(Snapshot(next(self._versions), served, index))
+
+    async def protect(
+        self,
+        *models: tuple[str, ServedVersion],
+        protection: Protection = UNPROTECTED,
+        directory: Directory = NOBODY,
+        members: tuple[tuple[str, ServedVersion], ...] = (),
+    ) -> None:
+        """Moves to a snapshot in which all models have this protection; `members` are internal ones without any.
+        Returns when each has a replica."""
+        served = [ServedModel(name, one.version, (one,), protection=protection) for name, one in models]
+        served += [ServedModel(name, one.version, (one,), internal=True) for name, one in members]
+        await self.router.apply(Snapshot(next(self._versions), tuple(served), directory=directory))
+        for pool in self.router.table.pools():
+            assert await pool.wait_connected(20)
 
     async def release(
         self, split: Split | None, *versions: ServedVersion, model: str = "obedient", log_sample: float = 0.0

@@ -8,6 +8,7 @@ import pytest
 
 from hyperion.gateway.dispatch import Batch, ReplicaLink, internal_error
 from hyperion.gateway.pending import PendingCall
+from hyperion.gateway.replica import Link
 from hyperion.gateway.ring import PAGE, Ring
 from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.wire.frame import CANCEL, HELLO, MARK, PART, PREDICT, PROTOCOL, RESULT, FrameReader, encode_frame
@@ -26,9 +27,11 @@ class Outcomes:
         self.done: list[Batch] = []
         self.lost: list[tuple[list[Batch], int, str]] = []
 
+    def mind(self, link: Link) -> None: ...
+
     def link_ready(self, hello: Hello) -> None: ...
 
-    def link_lost(self, link: ReplicaLink, held: list[Batch], computing: int, reason: str) -> None:
+    def link_lost(self, link: Link, held: list[Batch], computing: int, reason: str) -> None:
         self.lost.append((held, computing, reason))
 
     def succeeded(self, pending: PendingCall, outputs: Any, batch: Batch, result: Result, final: bool) -> None:
@@ -211,7 +214,7 @@ async def test_a_stream_that_nobody_wants_is_cancelled_and_its_parts_are_skipped
     linked = Linked()
     stream = linked.send(1, stream=True)
     linked.receive(PART, stream.id, Result((head(1, 1),)), b"a")
-    linked.link.cancel_stream(stream.calls[0])
+    linked.link.cancel(stream.calls[0])
     stream.calls[0].done = True
     linked.receive(PART, stream.id, Result((head(1, 1),)), b"b")
     linked.receive(RESULT, stream.id, Result(()))

@@ -21,6 +21,7 @@ from hyperion.gateway.tls import make_tls_context
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import InternalError, ModelRefused, NotReady
 from hyperion.schema.events import RequestRecord
+from hyperion.schema.protect import Access, Directory, Protection, TenantRecord
 from hyperion.schema.snapshot import ServedModel, ServedVersion, Snapshot
 from hyperion.telemetry.logs import EventLog
 from hyperion.telemetry.metrics import Metrics
@@ -241,10 +242,16 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     (directory / "names").write_text("subjectAltName=IP:127.0.0.1")
     for name in ("server", "client"):
-        openssl(directory, "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names")
-        openssl(directory, "x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.pem")
+        issue(directory, name)
     return directory
+
+
+def issue(directory: Path, name: str) -> None:
+    """A key, and a certificate for it that the authority signed."""
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    openssl(directory, "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
+    signing = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", "names")
+    openssl(directory, "x509", "-req", "-in", f"{name}.csr", *signing, "-out", f"{name}.pem")
 
 
 def tls_config(certificates: Path, client_ca: bool) -> GatewayConfig:
@@ -414,3 +421,59 @@ async def test_what_takes_long_to_follow_holds_up_no_newer_snapshot_and_is_ackno
         await side.was_asked(5)
         assert side.asked[4] == Poll(0, 5, (), 5, {"m": "why"})
         following.cancel()
+
+
+@on_uvloop
+async def test_a_client_certificate_stands_for_a_tenant_where_credentials_are_needed(
+    obedient: ServedVersion, certificates: Path
+) -> None:
+    config = msgspec.structs.replace(tls_config(certificates, True), require_auth=True)
+    tls = make_tls_context(config, "http/1.1")
+    directory = Directory(tenants=(TenantRecord("jobs", certificates=("client",)),))
+    only = Protection(access=Access(tenants=("jobs",)))
+    async with serving(("obedient", obedient), tls=tls, require_auth=True) as gateway:
+        await gateway.protect(("obedient", obedient), protection=only, directory=directory)
+        for shows, status in (("client", 200), ("server", 403), ("", 401)):
+            with await gateway.connect(client_context(certificates, shows)) as client:
+                assert (await client.ask(infer("a"))).status == status, shows
+
+
+def shown_by(client: Client) -> str:
+    """The common name in the server's certificate."""
+    subject = client.writer.get_extra_info("peercert")["subject"]
+    return str(dict(part[0] for part in subject)["commonName"])
+
+
+@on_uvloop
+async def test_new_certificates_are_taken_without_a_restart_and_bad_ones_are_not(
+    obedient: ServedVersion, certificates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperion.gateway.process.TLS_LOOK_S", 0.01)
+    issue(certificates, "second")
+    paths = {"tls_cert": str(tmp_path / "tls.pem"), "tls_key": str(tmp_path / "tls.key")}
+    for kind in ("pem", "key"):
+        (tmp_path / f"tls.{kind}").write_bytes((certificates / f"server.{kind}").read_bytes())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        running = Running(process_config(tmp_path, obedient, listener, **paths), monkeypatch)
+        await running.ready.wait()
+
+        async def connect() -> Client:
+            context = client_context(certificates)
+            return Client(*await asyncio.open_connection("127.0.0.1", port, ssl=context, limit=1 << 24))
+
+        with await connect() as old:
+            assert shown_by(old) == "server"
+            os.replace(certificates / "second.pem", tmp_path / "tls.pem")  # does not belong to the key that lies there
+            await asyncio.sleep(0.1)
+            with await connect() as client:
+                assert shown_by(client) == "server"
+            os.replace(certificates / "second.key", tmp_path / "tls.key")
+            while True:
+                with await connect() as client:
+                    if shown_by(client) == "second":
+                        assert (await client.ask(infer("a"))).said == ["a"]
+                        break
+            assert (await old.ask(infer("b"))).said == ["b"]
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await running.ended == 0

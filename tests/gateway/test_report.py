@@ -5,11 +5,18 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import pytest
 from msgspec import structs
 
+from hyperion.gateway.caller import Caller
+from hyperion.gateway.limit_book import LimitBook
+from hyperion.gateway.limits import Limiter
 from hyperion.gateway.report import Reporter
+from hyperion.schema.errors import RateLimited
+from hyperion.schema.protect import Quotas, TenantRecord
 from hyperion.schema.release import GatewayReport, Split, Track
 from hyperion.schema.snapshot import ServedVersion
+from hyperion.schema.usage import Amounts, OthersUsage, UsageRow
 from hyperion.wire.link import Decoder, Done, Report, encode
 from tests.gateway.serving import Serving, infer, on_uvloop, serving
 
@@ -23,6 +30,7 @@ class Control:
         self.path = path
         self.reports: list[GatewayReport] = []
         self.deaf = False
+        self.usage: tuple[OthersUsage, ...] = ()
         self._server: asyncio.Server | None = None
 
     async def start(self) -> None:
@@ -42,7 +50,7 @@ class Control:
                 if self.deaf:
                     writer.close()
                     return
-                writer.write(encode(Done()))
+                writer.write(encode(Done(usage=self.usage)))
         writer.close()
 
 
@@ -114,4 +122,31 @@ async def test_an_endpoint_without_a_split_says_nothing(obedient: ServedVersion,
         await asyncio.sleep(0.25)
         assert control.reports == []
         assert gateway.pool().counts is None
+    await control.stop()
+
+
+@on_uvloop
+async def test_usage_goes_to_control_and_that_of_others_comes_back(obedient: ServedVersion, tmp_path: Path) -> None:
+    control = Control(tmp_path / "c.sock")
+    day = "2026-11-21"
+    control.usage = (OthersUsage("acme", day, Amounts(8), Amounts(8)),)
+    await control.start()
+    book = LimitBook(wall=lambda: 1_795_262_400.0)
+    limiter = Limiter(book, "e", None, None)
+    acme = Caller("acme", "key:k", frozenset(), TenantRecord("acme", quotas=Quotas(requests_per_day=10)), "k")
+    async with serving(("obedient", obedient), access_log=False) as gateway:
+        reporter = Reporter(control.path, 0, gateway.counts, gateway.metrics.count_dropped, book)
+        task = asyncio.create_task(reporter.run())
+        await gateway.until(lambda: book.usages.meter("acme").others[0].requests == 8)
+        for _ in range(2):
+            limiter.enter(acme, 0)
+            limiter.start(acme, 3, 0)
+            limiter.end(acme, 3, 0, 0)
+        with pytest.raises(RateLimited, match="quota of requests"):
+            limiter.start(acme, 3, 0)
+        await gateway.until(lambda: bool(control.reports[-1].usage))
+        assert control.reports[-1].usage == (UsageRow("acme", day, Amounts(2, 6)),)
+        heard = len(control.reports)
+        await gateway.until(lambda: len(control.reports) > heard)  # as the tenant has quotas
+        task.cancel()
     await control.stop()

@@ -36,6 +36,10 @@ class Acceptor:
         listener.setblocking(False)
         self._resume()
 
+    def use(self, context: ssl.SSLContext | None) -> None:
+        """Newcomers get this TLS context; those that are there keep theirs."""
+        self._context = context
+
     def close(self) -> None:
         """No more connections; those that are there live on."""
         if self._listener.fileno() < 0:

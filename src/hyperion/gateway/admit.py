@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from hyperion.gateway.pending import PendingCall
 from hyperion.gateway.pool import MAX_STREAMS, VersionPool
-from hyperion.policy.admission import refusal, retry_after_s
+from hyperion.gateway.room import overloaded, refusal_of
 from hyperion.schema.call import InferenceCall, Tensor
-from hyperion.schema.errors import Overloaded, SchemaMismatch
+from hyperion.schema.errors import SchemaMismatch
 from hyperion.schema.model import Signature, TensorSpec
 
 MAX_KNOWN_KEYS: Final = 256
@@ -51,18 +51,12 @@ def admit(pool: VersionPool, pending: PendingCall, timeout_ns: int) -> None:
         budget_ns = call.timeout_ns
     pending.deadline_ns = pending.received_ns + budget_ns
     if pending.stream or pool.wait_matters:
-        state = pool.queue_state()
-        reason = refusal(state, pool.curve, pending.deadline_ns - time.monotonic_ns())
-        if pending.stream and pool.streams >= MAX_STREAMS * max(state.replicas, 1):
+        budget_ns = pending.deadline_ns - time.monotonic_ns()
+        reason = refusal_of(pool, pending.priority, pending.caller, rows, budget_ns)
+        if pending.stream and pool.streams >= MAX_STREAMS * max(pool.queue_state().replicas, 1):
             reason = f"{pool.streams} streams are open"
         if reason:
             raise overloaded(pool, reason)
-
-
-def overloaded(pool: VersionPool, reason: str) -> Overloaded:
-    """The refusal, with the time after which it is worth coming again."""
-    after_s = retry_after_s(pool.queue_state(), pool.curve)
-    return Overloaded(f'model "{pool.model}" is overloaded: {reason}', retry_after_s=after_s)
 
 
 def merge_key(call: InferenceCall, stream: bool) -> object:

@@ -5,8 +5,10 @@ prediction is that of its first row, so that a request is one event however many
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from hyperion.policy.detectors import LONGEST
+from hyperion.policy.redact import redact_text
 from hyperion.policy.values import write_value
 from hyperion.schema.call import Tensor
 from hyperion.schema.release import OutputBins
@@ -40,8 +42,9 @@ def row_width(tensor: Tensor) -> int:
     return width
 
 
-def predictions(chunks: Sequence[Chunk]) -> tuple[list[float], list[str]]:
-    """The numbers (for a class its index), or the labels, that were predicted. Of whole numbers both."""
+def predictions(chunks: Sequence[Chunk], clean: Callable[[str], str] | None = None) -> tuple[list[float], list[str]]:
+    """The numbers (for a class its index), or the labels, that were predicted. Of whole numbers both. `clean` is what
+    is made of each text before it is cut."""
     numbers: list[float] = []
     labels: list[str] = []
     start = 0
@@ -52,7 +55,7 @@ def predictions(chunks: Sequence[Chunk]) -> tuple[list[float], list[str]]:
             stop += 1
         if first.datatype == "BYTES":
             for tensor, firsts in chunks[start:stop]:
-                labels += _texts(tensor, firsts)
+                labels += _texts(tensor, firsts, clean)
         elif row_width(first) and first.shape:
             found = _numbers(first, chunks[start:stop])
             numbers += found
@@ -63,7 +66,8 @@ def predictions(chunks: Sequence[Chunk]) -> tuple[list[float], list[str]]:
 
 
 def value_of(outputs: Sequence[Tensor], name: str) -> str | None:
-    """The prediction of a request's first row in the output of this name, as a label would say it; None for none."""
+    """The prediction of a request's first row in the output of this name, as a label would say it; None for none, and
+    for a text with personal data, which is not to be kept."""
     for tensor in outputs:
         if tensor.name != name or not tensor.shape or not tensor.shape[0] or not row_width(tensor):
             continue
@@ -72,22 +76,31 @@ def value_of(outputs: Sequence[Tensor], name: str) -> str | None:
             first = memoryview(tensor.data)[: datatype.size]
             return write_value(int.from_bytes(first, "little", signed=datatype.kind == "i"))
         numbers, labels = predictions([(tensor, [0])])
+        if labels and labels[0] and not predictions([(tensor, [0])], _blank_personal)[1][0]:
+            return None
         return write_value(labels[0] if labels else numbers[0])
     return None
+
+
+def _blank_personal(text: str) -> str:
+    return text if redact_text(text) == text else ""
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
     return one.datatype == other.datatype and one.shape[1:] == other.shape[1:]
 
 
-def _texts(tensor: Tensor, firsts: list[int] | None) -> list[str]:
+def _texts(tensor: Tensor, firsts: list[int] | None, clean: Callable[[str], str] | None) -> list[str]:
     width = row_width(tensor)
     if not tensor.shape or not width:
         return []
     elements = decode_elements(tensor.data, tensor.shape[0] * width)[::width]
     if firsts is not None:
         elements = [elements[row] for row in firsts]
-    return [element[:MAX_LABEL].decode("utf-8", "replace") for element in elements]
+    if clean is None:
+        return [element[:MAX_LABEL].decode("utf-8", "replace") for element in elements]
+    whole = MAX_LABEL + LONGEST  # so that nothing is cut in half before it is looked at
+    return [clean(element[:whole].decode("utf-8", "replace"))[:MAX_LABEL] for element in elements]
 
 
 def _numbers(first: Tensor, chunks: Sequence[Chunk]) -> list[float]:

@@ -4,12 +4,14 @@ It runs on the loop that serves, so it looks at the first rows only, and at the 
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from hyperion.gateway.binning import LABEL, kind_of, row_width
+from hyperion.policy.detectors import LONGEST
+from hyperion.policy.redact import shorten
 from hyperion.schema.call import Buffer, Tensor
 from hyperion.wire.tensor import DATATYPES
 
@@ -24,6 +26,7 @@ TOLERANCE = 1e-3  # of the larger of two numbers
 FLOOR = 1e-6  # what is closer than that is the same, however small both are
 LARGEST = 1e75  # whose square is still a number
 MAX_TEXT = 64
+NOTHING: frozenset[str] = frozenset()
 
 
 class Difference(Struct, frozen=True, gc=False):
@@ -38,10 +41,11 @@ class Difference(Struct, frozen=True, gc=False):
     shadow: float
 
 
-def compare(given: Sequence[Tensor], shadow: Sequence[Tensor]) -> Difference:
+def compare(given: Sequence[Tensor], shadow: Sequence[Tensor], hidden: Set[str] = NOTHING) -> Difference:
     """Compares outputs by name. One that is missing, or of another datatype or shape, disagrees; two NaNs are the
-    same."""
-    first = first_number(given[0]) if given else 0.0
+    same. Of those that are `hidden` no number is told, only whether they differ."""
+    shown = bool(given) and given[0].name not in hidden
+    first = first_number(given[0]) if shown else 0.0
     others = {tensor.name: tensor for tensor in shadow}
     flipped = disagrees = False
     largest = 0.0
@@ -54,8 +58,8 @@ def compare(given: Sequence[Tensor], shadow: Sequence[Tensor]) -> Difference:
             flips, differs, distance = _compare_tensors(one, other)
             flipped = flipped or (flips and not index)
             disagrees = disagrees or differs
-            largest = max(largest, distance)
-    answered = others.get(given[0].name) if given else None
+            largest = largest if one.name in hidden else max(largest, distance)
+    answered = others.get(given[0].name) if shown else None
     return Difference(flipped, disagrees, largest, first, 0.0 if answered is None else first_number(answered))
 
 
@@ -127,8 +131,8 @@ def first_number(tensor: Tensor) -> float:
 
 
 def first_text(tensor: Tensor) -> str:
-    """The first value of an input as the name of a slice; "" where there is none."""
+    """The first value of an input as the name of a slice, without personal data; "" where there is none."""
     if tensor.datatype == "BYTES":
         first = _elements(tensor.data, 1) if len(tensor.data) >= 4 else [b""]
-        return first[0][:MAX_TEXT].decode("utf-8", "replace")
+        return shorten(first[0][: MAX_TEXT + LONGEST].decode("utf-8", "replace"), MAX_TEXT)
     return f"{first_number(tensor):g}" if len(tensor.data) else ""

@@ -5,7 +5,8 @@ import asyncio
 import socket
 from typing import Final, cast
 
-from hyperion.gateway.dispatch import Outcomes, ReplicaLink
+from hyperion.gateway.dispatch import ReplicaLink
+from hyperion.gateway.replica import Link, Outcomes
 from hyperion.gateway.ring import Ring
 from hyperion.schema.snapshot import Replica
 from hyperion.wire.frame import GREETING
@@ -13,7 +14,7 @@ from hyperion.wire.frame import GREETING
 RECONNECT_S: Final = (0.01, 0.02, 0.05, 0.1, 0.25)
 
 
-async def keep_connected(replica: Replica, slot_bytes: int, outcomes: Outcomes, links: dict[str, ReplicaLink]) -> None:
+async def keep_connected(replica: Replica, slot_bytes: int, outcomes: Outcomes, links: dict[str, Link]) -> None:
     """Holds a link to the replica in `links` whenever there is something to connect to, until cancelled."""
     attempt = 0
     while True:
@@ -26,7 +27,7 @@ async def keep_connected(replica: Replica, slot_bytes: int, outcomes: Outcomes, 
 
 
 async def _connect(
-    replica: Replica, slot_bytes: int, outcomes: Outcomes, links: dict[str, ReplicaLink], lost: asyncio.Future[None]
+    replica: Replica, slot_bytes: int, outcomes: Outcomes, links: dict[str, Link], lost: asyncio.Future[None]
 ) -> bool:
     """Whether the replica could be reached. Neither call blocks: a Unix socket connects at once or not at all."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -43,6 +44,7 @@ async def _connect(
         ring.close()
         return False
     link = ReplicaLink(replica.name, ring, outcomes, lost)
+    outcomes.mind(link)
     links[replica.name] = link
     try:
         await asyncio.get_running_loop().create_unix_connection(lambda: cast(asyncio.Protocol, link), sock=connection)

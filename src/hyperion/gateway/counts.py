@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from hyperion.gateway.binning import Binner, Chunk, kind_of, predictions
 from hyperion.gateway.pending import PendingCall
+from hyperion.policy.brownout import COPIES
+from hyperion.policy.redact import Redaction
 from hyperion.schema.call import Tensor
 from hyperion.schema.errors import HyperionError
 from hyperion.schema.release import OutputSample, PairCounts, PredictionRow, Split, TrackCounts, ValuePair
@@ -42,7 +44,8 @@ Key = tuple[str, int, str, bool]
 class Tally:
     """One version in one epoch of its endpoint, or (`counted` False) only the sampled predictions of one version.
 
-    `output` is the one whose predictions are binned or sampled, "" for none; `mirror` takes copies for the shadow.
+    `output` is the one whose predictions are binned or sampled, "" for none; `mirror` takes copies for the shadow;
+    `brownout` is the level of the pool that answered last.
     """
 
     __slots__ = (
@@ -55,6 +58,7 @@ class Tally:
         "_totals_ns",
         "binner",
         "bins",
+        "brownout",
         "counted",
         "digest",
         "endpoint",
@@ -66,6 +70,7 @@ class Tally:
         "mirror",
         "output",
         "reasons",
+        "redaction",
         "requests",
         "revision",
         "sampling",
@@ -101,7 +106,9 @@ class Tally:
             self.binner = Binner(split.bins)
             self.output = split.bins.output
             self.sampling = sampling and split.bins.output == first_output
+        self.redaction = Redaction()
         self.log_sample = 0.0
+        self.brownout = 0
         self.mirror: Mirror | None = None
         self.requests = 0
         self.errors = 0
@@ -117,6 +124,13 @@ class Tally:
         self._chunks: list[Chunk] = []
         self._ids: list[str] = []
         self._noted_bytes = 0
+
+    def redact(self, redaction: Redaction) -> None:
+        """Keeps to what the endpoint redacts from now on: nothing of an output that it names is binned or sampled, also
+        where it stops naming it before the epoch ends."""
+        self.redaction = redaction
+        if self.output in redaction.outputs:
+            self.output = ""
 
     def answered(self, calls: list[PendingCall], outputs: tuple[Tensor, ...], back_ns: int) -> None:
         """These calls were answered, from the rows of `outputs` in their order. Takes note only."""
@@ -147,7 +161,7 @@ class Tally:
                 reasons = self.reasons
                 name = code if code in reasons or len(reasons) < MAX_REASONS else OTHER
                 reasons[name] = reasons.get(name, 0) + 1
-        if self.log_sample and self._book.random() < self.log_sample:
+        if self.log_sample and self.brownout < COPIES and self._book.random() < self.log_sample:
             self._book.log(self, pending.request_id, code, total_ns)
         self._book.changed(self)
 
@@ -161,7 +175,7 @@ class Tally:
         self._noted_bytes = 0
         for total_ns in totals_ns:
             self._count(total_ns)
-        if ids:
+        if ids and self.brownout < COPIES:
             share, book = self.log_sample, self._book
             for request_id, total_ns in zip(ids, totals_ns, strict=False):
                 if book.random() < share:
@@ -177,7 +191,7 @@ class Tally:
             self.slow += 1
 
     def _look_at(self, chunks: list[Chunk]) -> None:
-        numbers, labels = predictions(chunks)
+        numbers, labels = predictions(chunks, self.redaction.value if self.redaction.detectors else None)
         if self.binner is not None:
             self.binner.count(numbers, labels, self.bins)
         if self.sampling:
@@ -258,28 +272,33 @@ class Counts:
 
     # --- for pools and pipeline ---
 
-    def answered(self, calls: list[PendingCall], outputs: tuple[Tensor, ...], back_ns: int) -> None:
-        """A batch has answered these calls, in the order of the outputs' rows. Notes those that have a tally."""
+    def answered(self, calls: list[PendingCall], outputs: tuple[Tensor, ...], back_ns: int, brownout: int = 0) -> None:
+        """A batch has answered these calls, in the order of the outputs' rows. Notes those that have a tally; what is
+        optional of that depends on the pool's level of `brownout`."""
         tally = calls[0].tally
         for pending in calls:
             if pending.tally is not tally:
-                self._answered_each(calls, outputs, back_ns)
+                self._answered_each(calls, outputs, back_ns, brownout)
                 return
         if tally is not None:
+            tally.brownout = brownout
             tally.answered(calls, outputs, back_ns)
             if tally.mirror is not None:
-                tally.mirror.take(calls, outputs)
+                tally.mirror.take(calls, outputs, brownout)
 
-    def _answered_each(self, calls: list[PendingCall], outputs: tuple[Tensor, ...], back_ns: int) -> None:
+    def _answered_each(
+        self, calls: list[PendingCall], outputs: tuple[Tensor, ...], back_ns: int, brownout: int
+    ) -> None:
         """For a batch of calls that count for different things, or for nothing."""
         rows = [pending.rows for pending in calls]
         pieces = [split_rows(tensor, rows) for tensor in outputs]
         for index, pending in enumerate(calls):
             if pending.tally is not None:
                 own = tuple([column[index] for column in pieces])
+                pending.tally.brownout = brownout
                 pending.tally.answered([pending], own, back_ns)
                 if pending.tally.mirror is not None:
-                    pending.tally.mirror.take([pending], own)
+                    pending.tally.mirror.take([pending], own, brownout)
 
     def touch(self, tally: Tally) -> None:
         """Something was noted."""

@@ -1,4 +1,4 @@
-"""One replica, seen from a gateway: its connection, the batches it holds, and what comes back for each caller.
+"""One runner, seen from a gateway: its connection, the batches it holds, and what comes back for each caller.
 
 Made and used by `gateway/pool`. Callers that left in the meantime are skipped here and only here. A connection that
 ends hands the batches it held back to the pool, and says which of them the replica was computing.
@@ -8,9 +8,10 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
 from hyperion.gateway.pending import PendingCall
+from hyperion.gateway.replica import Batch, Link, Outcomes
 from hyperion.gateway.ring import SLOTS, Ring
 from hyperion.schema.call import Buffer, Tensor
 from hyperion.schema.errors import HyperionError, InternalError, ModelFailed
@@ -29,69 +30,28 @@ from hyperion.wire.frame import (
     encode_frame,
     read_tensors,
 )
-from hyperion.wire.frame_headers import INLINE, Cancel, Failure, Hello, Predict, Result, TensorHead
-from hyperion.wire.tensor import check_tensor_data, split_rows
+from hyperion.wire.frame_headers import INLINE, Cancel, Failure, Predict, Result, TensorHead
+from hyperion.wire.tensor import check_tensor_data
+
+__all__ = ["Batch", "Outcomes", "ReplicaLink", "internal_error", "own"]
 
 GLANCE_BYTES: Final = 64 << 10
 
 
-class Batch:
-    """Calls that were sent as one frame."""
-
-    __slots__ = ("answered", "back_ns", "calls", "formed_ns", "id", "rows", "sent_ns", "slot", "stream", "suspects")
-
-    def __init__(self, calls: list[PendingCall], rows: int, suspects: bool, formed_ns: int) -> None:
-        self.calls = calls
-        self.rows = rows
-        self.suspects = suspects
-        self.stream = calls[0].stream
-        self.formed_ns = formed_ns
-        self.sent_ns = 0
-        self.back_ns = 0
-        self.answered: list[PendingCall] = []
-        self.id = 0
-        self.slot = -1
-
-
-class Outcomes(Protocol):
-    """What a link tells the pool."""
-
-    def link_ready(self, hello: Hello) -> None: ...
-    def link_lost(self, link: "ReplicaLink", held: list[Batch], computing: int, reason: str) -> None: ...
-    def succeeded(
-        self, pending: PendingCall, outputs: tuple[Tensor, ...], batch: Batch, result: Result, final: bool
-    ) -> None: ...
-    def succeeded_together(
-        self, calls: list[PendingCall], outputs: tuple[Tensor, ...], batch: Batch, result: Result
-    ) -> bool: ...
-    def failed(self, pending: PendingCall, error: HyperionError, batch: Batch, detail: str) -> None: ...
-    def batch_done(self, batch: Batch, result: Result) -> None: ...
-
-
-class ReplicaLink:
+class ReplicaLink(Link):
     """A connection to one runner: an `asyncio.Protocol` in all but name, as a compiled class has no interpreted base.
     `credits` batches may be sent before a result must come back."""
 
     def __init__(self, name: str, ring: Ring, outcomes: Outcomes, lost: "asyncio.Future[None]") -> None:
-        self.name = name
-        self.ready = False
-        self.held_rows = 0
-        self._freed_ns = 0
+        super().__init__(name, outcomes)
         self.memory_bytes = 0
         self._ring = ring
-        self._outcomes = outcomes
         self._lost = lost
         self._reader = FrameReader()
-        self._held: dict[int, Batch] = {}
         self._free_slots = list(range(SLOTS))
-        self._next_id = 0
         self._at_fault = 0  # the batch whose result could not be used
         self._transport: asyncio.Transport | None = None
         self._descriptor = -1
-
-    @property
-    def idle(self) -> bool:
-        return not self._held
 
     @property
     def has_credit(self) -> bool:
@@ -130,13 +90,10 @@ class ReplicaLink:
     def send(self, batch: Batch) -> None:
         """Sends the batch; there must be credit. Tensor bytes go through the ring when they are large."""
         assert self._transport is not None
-        self._next_id += 1
-        batch.id = self._next_id
+        self._hold(batch)
         calls = batch.calls
         if not batch.stream:
             batch.slot = self._free_slots.pop()
-        self._held[batch.id] = batch
-        self.held_rows += batch.rows
         first = calls[0].call
         size_bytes = sum(pending.size_bytes for pending in calls)
         in_ring = not batch.stream and INLINE_LIMIT_BYTES < size_bytes <= self._ring.slot_bytes - 64 * ALIGNMENT
@@ -169,22 +126,13 @@ class ReplicaLink:
         batch.sent_ns = time.monotonic_ns()
         self._transport.write(encode_frame(PREDICT, batch.id, header, inline))
 
-    def computing(self) -> tuple[int, int] | None:
-        """Rows of the batch that it computes, and since when (monotonic ns); None where it holds none."""
-        for batch in self._held.values():
-            if not batch.stream:
-                return batch.rows, max(batch.sent_ns, self._freed_ns)
-        return None
-
-    def cancel_stream(self, pending: PendingCall) -> None:
-        """Tells the runner that nobody waits for this stream."""
+    def cancel(self, pending: PendingCall) -> None:
+        """Tells the runner that nobody waits for this, if it is a stream; a batch goes on without the call."""
+        if not pending.stream:
+            return
         for batch in self._held.values():
             if batch.stream and batch.calls[0] is pending and self._transport is not None:
                 self._transport.write(encode_frame(CANCEL, batch.id, Cancel("caller left")))
-
-    def expire(self, now_ns: int) -> list[PendingCall]:
-        """The held calls whose deadline has passed; the batch itself stays with the runner."""
-        return [p for batch in self._held.values() for p in batch.calls if not p.done and p.deadline_ns <= now_ns]
 
     def glance(self) -> None:
         """Takes what has come in by now, without waiting for the loop's next turn."""
@@ -214,8 +162,8 @@ class ReplicaLink:
             self._settle(batch, frame)
             self._at_fault = 0
             # Only now: the outputs were copied out of the reply slot, and everybody in the batch has an answer.
-            self._held.pop(frame.id, None)
-            self.held_rows -= batch.rows
+            if self.holds(batch):
+                self._let_go(batch)
             if not batch.stream:
                 self._free_slots.append(batch.slot)
             self._outcomes.batch_done(batch, frame.header)
@@ -243,8 +191,10 @@ class ReplicaLink:
         """One outcome per caller of the batch."""
         result: Result = frame.header
         self.memory_bytes = result.memory_bytes or self.memory_bytes
+        began_ns = max(batch.sent_ns, self._freed_ns)
         batch.back_ns = self._freed_ns = time.monotonic_ns()
         calls = batch.calls
+        self._note(batch, len(result.failures), batch.back_ns - began_ns)
         if result.failures:
             failures = {failure.index: failure for failure in result.failures}
             for index, failure in failures.items():
@@ -254,24 +204,13 @@ class ReplicaLink:
             calls = [pending for index, pending in enumerate(calls) if index not in failures]
             if not calls:
                 return
-        outcomes = self._outcomes
         owned = own(read_tensors(result.tensors, frame.data, self._ring.view))
         if len(calls) > 1:
             rows = sum([pending.rows for pending in calls])
             for tensor in owned:
                 if not tensor.shape or tensor.shape[0] != rows:
                     raise FrameError(f'output "{tensor.name}" of shape {tensor.shape} for {rows} rows')
-        if outcomes.succeeded_together(calls, owned, batch, result):
-            return
-        if len(calls) == 1:
-            if not calls[0].done:
-                outcomes.succeeded(calls[0], owned, batch, result, True)
-            return
-        counts = [pending.rows for pending in calls]
-        parts = [split_rows(tensor, counts) for tensor in owned]
-        for pending, *outputs in zip(calls, *parts, strict=True):
-            if not pending.done:
-                outcomes.succeeded(pending, tuple(outputs), batch, result, True)
+        self._hand_out(calls, owned, batch, result)
 
     def _fail(self, pending: PendingCall, failure: Failure, batch: Batch) -> None:
         if pending.done:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import Final
@@ -16,6 +17,7 @@ from typing import Final
 from hyperion.gateway.accept import Acceptor
 from hyperion.gateway.grpc_calls import InferenceCalls
 from hyperion.gateway.grpc_health import Health, reflect
+from hyperion.gateway.grpc_once import GrpcOnce
 from hyperion.gateway.grpc_server import DEFAULT_TUNING, GrpcServer, GrpcTuning
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.tls import make_tls_context
@@ -41,6 +43,15 @@ class GrpcEdge:
     def accept(self, acceptor: Acceptor) -> None:
         """For `start_grpc`: who brings the connections."""
         self._acceptor = acceptor
+
+    def use(self, context: ssl.SSLContext | None) -> None:
+        """Newcomers get this TLS context."""
+        assert self._acceptor is not None
+        self._acceptor.use(context)
+
+    def keep(self, once: GrpcOnce) -> None:
+        """Calls with an idempotency key are this one's."""
+        self._calls.once = once
 
     def readiness_changed(self) -> None:
         """Tells those who watch health at once, rather than at their next look."""

@@ -9,11 +9,13 @@ from typing import Final
 
 import hyperion
 from hyperion.gateway.grpc_call import Method
+from hyperion.gateway.grpc_once import GrpcOnce
 from hyperion.gateway.grpc_server import PROTOCOL, GrpcServer
 from hyperion.gateway.grpc_status import details_of
 from hyperion.gateway.grpc_stream import InferStream, Slot
 from hyperion.gateway.grpc_stream_call import StreamCall
 from hyperion.gateway.grpc_unary import UnaryCall
+from hyperion.gateway.http_jobs import KEY
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.schema.call import Buffer
 from hyperion.schema.errors import HyperionError, UnknownModel
@@ -45,6 +47,7 @@ class InferenceCalls:
         self._limits = limits
         self._clock_ns = clock_ns
         self._codec = server.codec
+        self.once: GrpcOnce | None = None  # where nothing is remembered
         self._streams: set[InferStream] = set()
         self._draining = False
 
@@ -53,12 +56,12 @@ class InferenceCalls:
         methods = {
             "ServerLive": _quick(self._server_live),
             "ServerReady": _quick(self._server_ready),
-            "ServerMetadata": _quick(self._server_metadata),
+            "ServerMetadata": self._for("", _quick(self._server_metadata)),
             "ModelReady": _quick(self._model_ready),
-            "ModelMetadata": _quick(self._model_metadata),
-            "RepositoryIndex": _quick(self._index),
-            "RepositoryModelLoad": _slow(self._load),
-            "RepositoryModelUnload": _slow(self._unload),
+            "ModelMetadata": Method(self._model_metadata),
+            "RepositoryIndex": self._for("", _quick(self._index)),
+            "RepositoryModelLoad": self._for("deploy", _slow(self._load)),
+            "RepositoryModelUnload": self._for("deploy", _slow(self._unload)),
             "ModelInfer": Method(self.model_infer, counted=True),
             "ModelStreamInfer": Method(run=self.model_stream_infer, counted=True),
         }
@@ -75,6 +78,9 @@ class InferenceCalls:
     def model_infer(self, call: UnaryCall, message: Buffer) -> None:
         """ModelInfer"""
         head = call.head
+        if KEY in head.headers and self.once is not None:
+            self.once.infer(call, message)
+            return
         try:
             inference, call.form = self._codec.decode(message)
             pending = self._pipeline.submit(
@@ -86,6 +92,7 @@ class InferenceCalls:
                 timeout_ns=head.timeout_ns,
                 priority=head.priority,
                 headers=head.headers,
+                peer=call.connection.peer,
             )
         except Exception as error:
             call.refuse(self._server.as_refusal(error, call.request_id))
@@ -131,6 +138,7 @@ class InferenceCalls:
                 timeout_ns=timeout_ns,
                 priority=head.priority,
                 headers=head.headers,
+                peer=stream.call.connection.peer,
             )
         except Exception as error:
             refusal = self._server.as_refusal(error, request_id)
@@ -151,6 +159,21 @@ class InferenceCalls:
 
     # --- everything else ---
 
+    def _for(self, scope: str, method: Method) -> Method:
+        """The method, for those who have shown who they are and have the scope, where that is required at all."""
+        serve = method.serve
+        assert serve is not None
+
+        def guarded(call: UnaryCall, message: Buffer) -> None:
+            try:
+                self._pipeline.check_right(scope, call.head.headers, call.connection.peer)
+            except HyperionError as error:
+                call.fail(error)
+            else:
+                serve(call, message)
+
+        return Method(guarded)
+
     def _server_live(self, request: bytes) -> bytes:
         check_empty(request)
         return encode_flag(True)
@@ -170,10 +193,13 @@ class InferenceCalls:
         except UnknownModel:  # as Triton answers; its clients would raise where they promise a boolean
             return encode_flag(False)
 
-    def _model_metadata(self, request: bytes) -> bytes:
-        model, version = decode_model(request, self._limits)
-        served, versions = self._pipeline.describe(model, version)
-        return encode_model_metadata(model, versions, served.platform, served.signature)
+    def _model_metadata(self, call: UnaryCall, message: Buffer) -> None:
+        def answer(request: bytes) -> bytes:
+            model, version = decode_model(request, self._limits)
+            served, versions = self._pipeline.show(model, version, call.head.headers, call.connection.peer)
+            return encode_model_metadata(model, versions, served.platform, served.signature)
+
+        _answer(call, message, answer)
 
     def _index(self, request: bytes) -> bytes:
         only_ready = decode_index_request(request)
@@ -192,16 +218,16 @@ class InferenceCalls:
 
 def _quick(answer: Callable[[bytes], bytes]) -> Method:
     """The method of a plain function from request to answer."""
+    return Method(lambda call, message: _answer(call, message, answer))
 
-    def serve(call: UnaryCall, message: Buffer) -> None:
-        try:
-            data = answer(bytes(message))
-        except Exception as error:
-            call.fail(call.connection.server.as_refusal(error, call.request_id))
-        else:
-            call.finish(frame_message(data), OK_FIELD)
 
-    return Method(serve)
+def _answer(call: UnaryCall, message: Buffer, answer: Callable[[bytes], bytes]) -> None:
+    try:
+        data = answer(bytes(message))
+    except Exception as error:
+        call.fail(call.connection.server.as_refusal(error, call.request_id))
+    else:
+        call.finish(frame_message(data), OK_FIELD)
 
 
 def _slow(answer: Callable[[bytes], Awaitable[bytes]]) -> Method:

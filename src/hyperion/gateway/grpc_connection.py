@@ -8,10 +8,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final, cast
 
+from hyperion.gateway.caller import UNKNOWN_PEER
 from hyperion.gateway.grpc_call import Call
 from hyperion.gateway.grpc_metadata import CallHead, read_head
 from hyperion.gateway.grpc_stream_call import StreamCall
 from hyperion.gateway.grpc_unary import UnaryCall
+from hyperion.gateway.tls import peer_of
 from hyperion.schema.call import Buffer
 from hyperion.wire.grpc_framing import http_status_block
 from hyperion.wire.http2_connection import Http2Connection, Http2Limits
@@ -37,6 +39,7 @@ class GrpcConnection:
         self.http2 = Http2Connection(self, read_head, limits, now_s)
         self.sender = self.http2.sender
         self.buffered_bytes = 0
+        self.peer = UNKNOWN_PEER
         self.writers: set[StreamCall] = set()
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
@@ -55,6 +58,7 @@ class GrpcConnection:
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has the interface but not the class
         self._transport.set_write_buffer_limits(HIGH_WATER_BYTES)
+        self.peer = peer_of(transport)
         self.server.connections.add(self)
         tls = transport.get_extra_info("ssl_object")
         if tls is not None and tls.selected_alpn_protocol() != "h2":

@@ -4,6 +4,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from hyperion.policy.redact import is_personal
 from hyperion.schema.errors import HeadersTooLarge, HyperionError, MalformedRequest, Unsupported
 from hyperion.wire.grpc_framing import read_timeout_ns
 from hyperion.wire.http2_fields import MAX_FIELDS, MAX_LIST_BYTES, Fields, list_bytes
@@ -73,8 +74,10 @@ def read_head(fields: Fields) -> CallHead:
 
 
 def clean_id(given: str) -> str:
-    """A caller's request id if it is safe to repeat in metadata and logs, else ""."""
-    return given if len(given) <= MAX_ID and given.isascii() and given.isprintable() and " " not in given else ""
+    """A caller's request id if it is safe to repeat in metadata and logs and is nobody's address or number, else ""."""
+    if len(given) > MAX_ID or not given.isascii() or not given.isprintable() or " " in given or is_personal(given):
+        return ""
+    return given
 
 
 def _whole(name: bytes, given: dict[bytes, bytes], minimum: int, maximum: int) -> int:

@@ -33,11 +33,13 @@ CODES: Final[dict[str, str]] = {
     "model_failed": "INTERNAL",
     "poison_request": "INTERNAL",
     "upstream_failed": "UNAVAILABLE",
+    "upstream_busy": "UNAVAILABLE",
     "model_refused": "FAILED_PRECONDITION",
     "missing_extra": "FAILED_PRECONDITION",
     "invalid_config": "INVALID_ARGUMENT",
     "conflict": "ALREADY_EXISTS",
     "fenced": "UNAVAILABLE",
+    "key_reused": "INVALID_ARGUMENT",
     "invalid_resource": "INVALID_ARGUMENT",
     "not_found": "NOT_FOUND",
     "refused": "PERMISSION_DENIED",
@@ -62,10 +64,12 @@ def error_metadata(error: HyperionError, request_id: str) -> Metadata:
 
     gRPC clients that retry by themselves wait as `grpc-retry-pushback-ms` says.
     """
+    given = tuple([(name.decode(), value.decode("latin-1")) for name, value in error.fields])
     if error.retry_after_s <= 0:
-        return (("x-request-id", request_id),)
+        return (("x-request-id", request_id), *given)
     return (
         ("x-request-id", request_id),
+        *given,
         ("retry-after", str(ceil(error.retry_after_s))),
         ("grpc-retry-pushback-ms", str(ceil(error.retry_after_s * 1000))),
     )

@@ -15,7 +15,7 @@ from typing import Protocol
 from hyperion.gateway.grpc_stream_call import StreamCall
 from hyperion.gateway.pending import PendingCall
 from hyperion.schema.call import Buffer, InferenceAnswer
-from hyperion.schema.errors import HyperionError, NotReady, Overloaded
+from hyperion.schema.errors import Fields, HyperionError, NotReady, Overloaded
 from hyperion.wire.oip_grpc import AnswerFormat, encode_stream_answer, encode_stream_error
 
 
@@ -68,6 +68,9 @@ class Slot:
         if not self.ended:
             wanted = form.empty_final or not self.told
             self._put(encode_stream_answer(answer, form, True) if wanted else None, True)
+
+    def add_fields(self, fields: Fields) -> None:
+        """Nothing: an answer of a stream has no metadata of its own."""
 
     def fail(self, error: HyperionError) -> None:
         """The error in place of the (other) answers."""

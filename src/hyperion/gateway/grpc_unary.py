@@ -14,6 +14,7 @@ from hyperion.schema.call import BatchAnswer, Buffer, InferenceAnswer
 from hyperion.schema.errors import (
     ClientTooSlow,
     DeadlineExceeded,
+    Fields,
     HyperionError,
     MalformedRequest,
     Unsupported,
@@ -22,6 +23,7 @@ from hyperion.wire.grpc_framing import (
     ANSWER_HEAD,
     OK_FIELD,
     Message,
+    field,
     frame_message,
     status_block,
 )
@@ -38,12 +40,13 @@ MAX_QUEUED_BYTES: Final = 256 << 20  # answers of one connection that its client
 class UnaryCall(Call):
     """A call with one message, to be answered with one."""
 
-    __slots__ = ("_serve", "form", "message", "pending", "received_ns", "task")
+    __slots__ = ("_serve", "fields", "form", "message", "pending", "received_ns", "task")
 
     def __init__(self, connection: "GrpcConnection", stream: Stream, method: Method) -> None:
         super().__init__(connection, stream, method)
         self.received_ns = connection.now_ns
         self.form: AnswerFormat | None = None
+        self.fields = b""
         self.pending: PendingCall | None = None
         self.task: asyncio.Task[None] | None = None
         self.message: Message | None = None
@@ -116,6 +119,10 @@ class UnaryCall(Call):
         form = self.form
         return encode_calls if form is not None and form.raw and not form.id else None
 
+    def add_fields(self, fields: Fields) -> None:
+        """Metadata behind the answer."""
+        self.fields += b"".join([field(name, value) for name, value in fields])
+
     def send(self, message: bytes) -> None:
         """The message and the trailers that `encode_calls` wrote."""
         size = 5 + int.from_bytes(message[1:5])
@@ -137,7 +144,7 @@ class UnaryCall(Call):
         except Exception as error:
             self.fail(self.connection.server.as_refusal(error, self.request_id))
             return
-        self.finish(body, answer_trailers(answer, self.request_id, answer.queue_ns))
+        self.finish(body, answer_trailers(answer, self.request_id, answer.queue_ns) + self.fields)
 
     def finish(self, body: bytes, trailers: bytes) -> None:
         """Answers with a framed message."""
@@ -185,6 +192,6 @@ def encode_calls(replies: list[Reply], answer: BatchAnswer) -> list[bytes]:
     calls = cast(list[UnaryCall], replies)
     messages = calls[0].connection.server.codec.encode_together(answer)
     return [
-        message + answer_trailers(answer, call.request_id, queue_ns)
+        message + answer_trailers(answer, call.request_id, queue_ns) + call.fields
         for call, message, queue_ns in zip(calls, messages, answer.queue_ns, strict=True)
     ]

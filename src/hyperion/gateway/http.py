@@ -14,10 +14,12 @@ from typing import Final, cast
 
 import httptools
 
+from hyperion.gateway.caller import UNKNOWN_PEER
 from hyperion.gateway.http_exchange import Exchange
 from hyperion.gateway.http_known import KnownHead, clean_id, find_body, learn_head
 from hyperion.gateway.http_refusals import Refusals
 from hyperion.gateway.large_body import SMALLEST_BYTES, BodyMemory, BodyReceiver
+from hyperion.gateway.tls import peer_of
 from hyperion.schema.call import Buffer
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import (
@@ -127,6 +129,7 @@ class HttpConnection:
         "_writable",
         "edge",
         "http_11",
+        "peer",
     )
 
     def __init__(self, edge: HttpEdge) -> None:
@@ -144,6 +147,7 @@ class HttpConnection:
         self._head_bytes = 0
         self._head_began = False
         self._in_head = False
+        self.peer = UNKNOWN_PEER
         self.http_11 = True  # whether the newest request is HTTP/1.1 and not 1.0
         self._exchange: Exchange | None = None
         self._known_head: KnownHead | None = None
@@ -161,6 +165,7 @@ class HttpConnection:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has the interface but not the class
+        self.peer = peer_of(transport)
         self.edge.connections.add(self)
         if len(self.edge.connections) > self.edge.config.max_connections or self.edge.draining:
             self._stop(Overloaded("too many connections; close some or come back later", retry_after_s=1.0))

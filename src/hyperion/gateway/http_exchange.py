@@ -8,10 +8,12 @@ it is.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol, cast
 
+from hyperion.gateway.caller import Peer
+from hyperion.gateway.guard import Visit
 from hyperion.gateway.http_status import STATUS, status_line
 from hyperion.gateway.pending import EncodeTogether, PendingCall, Reply
 from hyperion.schema.call import BatchAnswer, Buffer, InferenceAnswer
-from hyperion.schema.errors import HyperionError
+from hyperion.schema.errors import Fields, HyperionError, Unauthenticated
 from hyperion.wire.oip_answer import ALL_JSON, AnswerFormat, encode_answer, encode_error, encode_together
 
 JSON: Final = b"application/json"
@@ -19,6 +21,7 @@ BINARY: Final = b"application/octet-stream"
 MAX_UNSENT_BYTES: Final = 8 << 20  # of a stream whose caller does not read
 MAX_HEADS: Final = 1024
 OK_LINE: Final = status_line(200)
+REQUEST_ID: Final = b"\r\nx-request-id: "
 
 Encode = Callable[[InferenceAnswer], bytes]
 
@@ -36,6 +39,8 @@ class Connection(Protocol):
     def edge(self) -> Dated: ...
     @property
     def http_11(self) -> bool: ...
+    @property
+    def peer(self) -> Peer: ...
     def finish(self, exchange: "Exchange", data: bytes) -> None: ...
     def write_part(self, exchange: "Exchange", data: bytes) -> None: ...
     def unsent_bytes(self) -> int: ...
@@ -45,7 +50,7 @@ class Connection(Protocol):
 class Exchange:
     """A request that is being answered. `encode` is how this route writes an answer where it is not V2, `encode_event`
     where it is a stream; `chunked` says if the end of that stream can be told without closing the connection. `out` is
-    what was written before its turn (None: nothing)."""
+    what was written before its turn (None: nothing), `fields` are further header fields, a line break before each."""
 
     __slots__ = (
         "body",
@@ -54,6 +59,7 @@ class Exchange:
         "encode",
         "encode_event",
         "ended",
+        "fields",
         "format",
         "headers",
         "keep_alive",
@@ -65,6 +71,7 @@ class Exchange:
         "received_ns",
         "request_id",
         "started",
+        "visit",
     )
 
     def __init__(
@@ -104,6 +111,8 @@ class Exchange:
         self.out = out
         self.started = started
         self.ended = ended
+        self.fields = b""
+        self.visit: Visit | None = None
 
     # --- Reply ---
 
@@ -114,42 +123,43 @@ class Exchange:
     def send(self, message: bytes) -> None:
         self.connection.finish(self, message)
 
+    def add_fields(self, fields: Fields) -> None:
+        for name, value in fields:
+            self.fields += b"\r\n" + name + b": " + value
+
     def answer(self, answer: InferenceAnswer) -> None:
         if self.encode_event is not None:
             self._stream(self.encode_event(answer), answer)
             return
-        content_type, json_length = JSON, None
+        json_length: int | None = None
         parts: Sequence[Buffer]
         if self.format is not None:
             parts, json_length = encode_answer(answer, self.format)
         else:
             assert self.encode is not None
             parts = (self.encode(answer),)
-        if json_length is not None:
-            content_type = BINARY
-        size = len(parts[0]) if len(parts) == 1 else sum([memoryview(part).nbytes for part in parts])
-        head = _answer_head(answer) % (
-            self.connection.edge.date,
-            self.request_id.encode(),
-            answer.queue_ns * 1e-6,
-            answer.batch_ns * 1e-6,
-            answer.compute_ns * 1e-6,
-            content_type,
-            size,
-        )
-        if json_length is not None:
-            head += b"inference-header-content-length: %d\r\n" % json_length
+        request_id = self.request_id.encode() + self.fields
+        head = _make_head(answer, parts, json_length, self.connection.edge.date, request_id)
         if not self.keep_alive:
             head += b"connection: close\r\n"
         self.connection.finish(self, b"".join((head, b"\r\n", *parts)))
+
+    def answer_again(self, head: bytes, body: bytes) -> None:
+        """An answer that was written before, by `encode_again`."""
+        connection = self.connection
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        start = b"".join((OK_LINE, b"date: ", connection.edge.date, REQUEST_ID, self.request_id.encode()))
+        connection.finish(self, b"".join((start, self.fields, head, end, body)))
 
     def fail(self, error: HyperionError) -> None:
         if self.started:
             self._end_stream(b"data: " + encode_error(error.message) + b"\n\n")
             return
-        extra = {}
+        extra = dict(error.fields)
         if error.retry_after_s:
             extra[b"retry-after"] = b"%d" % max(1, round(error.retry_after_s))
+        if isinstance(error, Unauthenticated):
+            extra[b"www-authenticate"] = b"Bearer"  # RFC 9110 (15.5.2): a 401 says which credentials it asks for
         self.respond(STATUS[error.code], JSON, encode_error(error.message), extra)
 
     # --- everything that is no inference ---
@@ -160,7 +170,7 @@ class Exchange:
         """A whole answer. To HEAD it goes without its body."""
         lines = [
             status_line(status),
-            b"date: %b\r\nx-request-id: %b\r\n" % (self.connection.edge.date, self.request_id.encode()),
+            b"date: %b\r\nx-request-id: %b%b\r\n" % (self.connection.edge.date, self.request_id.encode(), self.fields),
             b"content-type: %b\r\ncontent-length: %d\r\n" % (content_type, len(body)),
         ]
         for name, value in (headers or {}).items():
@@ -182,7 +192,7 @@ class Exchange:
                 b"cache-control: no-store\r\n%b"
             ) % (
                 self.connection.edge.date,
-                self.request_id.encode(),
+                self.request_id.encode() + self.fields,
                 _model_headers(answer.version, answer.digest, answer.served_by),
             )
             if self.chunked:
@@ -209,6 +219,13 @@ class Exchange:
         self.connection.finish(self, b"0\r\n\r\n" if self.chunked else b"")
 
 
+def encode_again(answer: InferenceAnswer, format: AnswerFormat) -> tuple[bytes, bytes]:
+    """An answer for `Exchange.answer_again`: its head from behind the request's id on, and its body."""
+    parts, json_length = encode_answer(answer, format)
+    head = _make_head(answer, parts, json_length, b"", b"")
+    return head[head.index(REQUEST_ID) + len(REQUEST_ID) :], b"".join(parts)
+
+
 def encode_exchanges(replies: list[Reply], answer: BatchAnswer) -> list[bytes] | None:
     """The messages for all exchanges of a batch that want plain JSON. What they share is written once."""
     bodies = encode_together(answer)
@@ -231,6 +248,7 @@ def encode_exchanges(replies: list[Reply], answer: BatchAnswer) -> list[bytes] |
                 (
                     start,
                     exchange.request_id.encode(),
+                    exchange.fields,
                     middle,
                     _milliseconds(queue_ns),
                     end if exchange.keep_alive else end_and_close,
@@ -273,6 +291,24 @@ def _model_headers(version: str, digest: str, served_by: str) -> bytes:
         f"x-hyperion-model-digest: {digest}\r\n"
         f"x-hyperion-served-by: {served_by}\r\n"
     ).encode()
+
+
+def _make_head(
+    answer: InferenceAnswer, parts: Sequence[Buffer], json_length: int | None, date: bytes, request_id: bytes
+) -> bytes:
+    """The head of an answer that is no batch's, but for its last line. `parts` are the body's, `json_length` is how
+    much of it is JSON where not all of it is."""
+    size = len(parts[0]) if len(parts) == 1 else sum([memoryview(part).nbytes for part in parts])
+    head = _answer_head(answer) % (
+        date,
+        request_id,
+        answer.queue_ns * 1e-6,
+        answer.batch_ns * 1e-6,
+        answer.compute_ns * 1e-6,
+        JSON if json_length is None else BINARY,
+        size,
+    )
+    return head if json_length is None else head + b"inference-header-content-length: %d\r\n" % json_length
 
 
 _heads: dict[tuple[str, str, str], bytes] = {}

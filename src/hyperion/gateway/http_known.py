@@ -8,6 +8,8 @@ said of the first one holds for the next: only the digits are looked at. Pure.
 import re
 from typing import Final
 
+from hyperion.policy.redact import is_personal
+
 MAX_LENGTH_DIGITS: Final = 12
 MAX_SIZES: Final = 256
 UNUSUAL: Final = frozenset((b"connection", b"expect", b"upgrade", b"transfer-encoding"))
@@ -74,10 +76,12 @@ def find_body(known: KnownHead, data: bytes, max_body_bytes: int) -> int:
 
 
 def clean_id(given: bytes) -> str:
-    """A caller's request id if it is safe to repeat in headers and logs, else "".
+    """A caller's request id if it is safe to repeat in headers and logs and is nobody's address or number, else "".
 
-    >>> clean_id(b"abc-1"), clean_id(b"a b")
-    ('abc-1', '')
+    >>> clean_id(b"abc-1"), clean_id(b"a b"), clean_id(b"jane@example.com")
+    ('abc-1', '', '')
     """
     text = given.decode("latin-1")
-    return text if len(text) <= 128 and text.isascii() and text.isprintable() and " " not in text else ""
+    if len(text) > 128 or not text.isascii() or not text.isprintable() or " " in text or is_personal(text):
+        return ""
+    return text

@@ -1,11 +1,11 @@
 """Refusals that hold for more than one request: what an overloaded model's callers are told, at next to no cost.
 
 Filled by `gateway/http_routes` when it refuses a request because the queue is too long, asked by `gateway/http` before
-it makes anything of the next one. Whoever comes to the same path with the same time would wait no less, as long as the
-queue has lost nothing: the first such request after that is looked at in full again.
+it makes anything of the next one. Whoever comes to the same path with the same time and priority would wait no less, as
+long as the queue has lost nothing: the first such request after that is looked at in full again.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from msgspec import Struct
@@ -19,8 +19,9 @@ from hyperion.wire.oip_answer import encode_error
 PROTOCOL: Final = "http"
 MAX_STANDING: Final = 256
 TIMEOUT: Final = b"x-request-timeout-ms"
+PRIORITY: Final = b"x-hyperion-priority"
 
-Key = tuple[bytes, bytes | None]
+Key = tuple[bytes, bytes | None, bytes | None]
 Count = Callable[[str, str], None]
 
 
@@ -36,20 +37,22 @@ class Standing(Struct, frozen=True, gc=False):
 
 
 class Refusals:
-    """The refusals that stand, by path and by the time that the caller allows. `count(protocol, model)` is told of each
-    that was given again."""
+    """The refusals that stand, by path, by the time that the caller allows and by its priority. `count(protocol,
+    model)` is told of each that was given again."""
 
     def __init__(self, count: Count) -> None:
         self.standing: dict[Key, Standing] = {}
         self._count = count
 
-    def remember(self, path: bytes, timeout: bytes | None, pool: VersionPool, model: str, error: Overloaded) -> None:
+    def remember(
+        self, path: bytes, headers: Mapping[bytes, bytes], pool: VersionPool, model: str, error: Overloaded
+    ) -> None:
         """A POST to `path` was refused with `error`, by the look of the pool's queue alone."""
         if len(self.standing) >= MAX_STANDING:
             self.standing.clear()
         body = encode_error(error.message)
         status = status_line(STATUS[error.code])
-        self.standing[path, timeout] = Standing(
+        self.standing[path, headers.get(TIMEOUT), headers.get(PRIORITY)] = Standing(
             pool,
             pool.epoch,
             model,
@@ -65,7 +68,7 @@ class Refusals:
 
     def answer(self, known: KnownHead, date: bytes, new_request_id: Callable[[], str]) -> bytes:
         """The whole answer to a request with that head, or b"" where its queue has to be looked at."""
-        key = (known.path, known.headers.get(TIMEOUT))
+        key = (known.path, known.headers.get(TIMEOUT), known.headers.get(PRIORITY))
         standing = self.standing.get(key)
         if standing is None or known.method != b"POST":
             return b""

@@ -13,7 +13,9 @@ import orjson
 
 from hyperion import __version__
 from hyperion.gateway.http_exchange import JSON, Exchange
-from hyperion.gateway.http_refusals import PROTOCOL, TIMEOUT, Refusals
+from hyperion.gateway.http_jobs import KEY, PATIENCE_S, PREFER, HttpJobs
+from hyperion.gateway.http_refusals import PRIORITY, PROTOCOL, TIMEOUT, Refusals
+from hyperion.gateway.http_repeats import Repeats
 from hyperion.gateway.http_targets import Target, parse_path
 from hyperion.gateway.inflate import inflate
 from hyperion.gateway.pipeline import Pipeline
@@ -27,6 +29,7 @@ from hyperion.schema.errors import (
     Overloaded,
     TooLarge,
     UnknownModel,
+    UnknownRoute,
 )
 from hyperion.telemetry.logs import EventLog
 from hyperion.wire.generate import decode_generate, encode_generate
@@ -62,7 +65,9 @@ class HttpRoutes:
         self._limits = limits
         self._scrape = scrape
         self._log = log
+        self._repeats = Repeats(pipeline)
         self.refusals = Refusals(pipeline.refused_again)
+        self.jobs: HttpJobs | None = None  # where nothing is remembered
         self._targets: dict[bytes, Target] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._handlers: dict[str, Handler] = {
@@ -72,19 +77,21 @@ class HttpRoutes:
             "generate_stream": self._generate_stream,
             "invocations": self._invocations,
             "root": self._root,
-            "server": self._server,
+            "server": self._for("", self._server),
+            "job": self._for("", self._job),
+            "job_result": self._for("", self._job),
             "live": self._live,
             "ready": self._ready,
-            "models": self._models,
-            "v1_models": self._models,
+            "models": self._for("", self._models),
+            "v1_models": self._for("", self._models),
             "model": self._model,
             "model_ready": self._model_ready,
             "v1_model": self._v1_model,
             "ping": self._ping,
-            "index": self._index,
-            "load": self._load,
-            "unload": self._load,
-            "metrics": self._metrics,
+            "index": self._for("", self._index),
+            "load": self._for("deploy", self._load),
+            "unload": self._for("deploy", self._load),
+            "metrics": self._for("", self._metrics),
         }
 
     def serve(self, exchange: Exchange) -> None:
@@ -97,7 +104,7 @@ class HttpRoutes:
             if target.route in POSTS:
                 if method != b"POST":
                     raise MethodNotAllowed(f"{_text(method)} is not allowed here; use POST")
-            elif method != b"GET" and method != b"HEAD":
+            elif method != b"GET" and method != b"HEAD" and (target.route != "job" or method != b"DELETE"):
                 raise MethodNotAllowed(f"{_text(method)} is not allowed here; use GET")
             exchange.model = target.model
             encoding = exchange.headers.get(b"content-encoding")
@@ -107,12 +114,26 @@ class HttpRoutes:
                 exchange.body = bytes(exchange.body)  # what reads JSON wants it so; binary tensors stay where they are
             if len(exchange.body) > self._limits.max_text_bytes:
                 self._check_text(exchange, target)
-            self._handlers[target.route](exchange, target)
+            handle = self._handlers[target.route]
+            headers = exchange.headers
+            if (KEY in headers or PREFER in headers) and self.jobs is not None and self.jobs.wants(exchange, target):
+                self._later(exchange, self.jobs.serve(exchange, target, handle, _patience_s(exchange)))
+            else:
+                handle(exchange, target)
         except HyperionError as error:
             self.refuse(exchange, error)
         except Exception as error:  # a bug of ours must cost this request only
             self._log.write("error", "request failed", request_id=exchange.request_id, error=repr(error))
             self.refuse(exchange, InternalError(f"an internal error; quote request id {exchange.request_id}"))
+
+    def _for(self, scope: str, handler: Handler) -> Handler:
+        """The handler, for those who have shown who they are and have the scope, where that is required at all."""
+
+        def guarded(exchange: Exchange, target: Target) -> None:
+            self._pipeline.check_right(scope, exchange.headers, exchange.connection.peer)
+            handler(exchange, target)
+
+        return guarded
 
     def _check_text(self, exchange: Exchange, target: Target) -> None:
         """Raises TooLarge where more text would have to be parsed than the other connections can wait for."""
@@ -148,28 +169,38 @@ class HttpRoutes:
     # --- inference ---
 
     def _infer(self, exchange: Exchange, target: Target) -> None:
-        pool = self._find(exchange, target.model, target.version)
+        pool = self._enter(exchange, target.model, target.version)
         length = exchange.headers.get(b"inference-header-content-length")
+        if exchange.visit is not None and exchange.visit.guard.cache is not None:
+            _timeout_ns(exchange)  # what is wrong with the headers is wrong with a repeated request, too
+            _priority(exchange)
+            if self._repeats.answer(exchange, pool, length or b""):
+                return
+        self._check_queue(exchange, pool)
+        body = exchange.body
         call, exchange.format = decode_infer(
             target.model,
             target.version,
             exchange.body,
             None if length is None else _number(length, "inference-header-content-length", len(exchange.body)),
             self._limits,
+            pool.nulls,
         )
         self._submit(exchange, pool, call)
+        self._repeats.learn(exchange, pool, length or b"", body)
 
     def _predict(self, exchange: Exchange, target: Target) -> None:
         pool = self._find(exchange, target.model, target.version)
         exchange.encode = encode_predict
-        self._submit(
-            exchange, pool, decode_predict(target.model, "", exchange.body, pool.served.signature, self._limits)
-        )
+        call = decode_predict(target.model, "", exchange.body, pool.served.signature, self._limits, pool.nulls)
+        self._submit(exchange, pool, call)
 
     def _generate(self, exchange: Exchange, target: Target) -> None:
         pool = self._find(exchange, target.model, target.version)
         exchange.encode = encode_generate
-        call = decode_generate(target.model, target.version, exchange.body, pool.served.signature, self._limits)
+        call = decode_generate(
+            target.model, target.version, exchange.body, pool.served.signature, self._limits, pool.nulls
+        )
         self._submit(exchange, pool, call)
 
     def _generate_stream(self, exchange: Exchange, target: Target) -> None:
@@ -177,7 +208,9 @@ class HttpRoutes:
         exchange.chunked = exchange.connection.http_11
         # A model that does not stream answers with a stream of one.
         exchange.encode_event = lambda answer: encode_event(encode_generate(answer)) if answer.outputs else b""
-        call = decode_generate(target.model, target.version, exchange.body, pool.served.signature, self._limits)
+        call = decode_generate(
+            target.model, target.version, exchange.body, pool.served.signature, self._limits, pool.nulls
+        )
         self._submit(exchange, pool, call, stream=pool.served.signature.streams)
 
     def _invocations(self, exchange: Exchange, _target: Target) -> None:
@@ -186,21 +219,36 @@ class HttpRoutes:
         pool = self._find(exchange, model, "")
         exchange.encode = encode_predict
         media = exchange.headers.get(b"content-type", b"").decode("latin-1")
-        call = decode_invocations(model, "", exchange.body, media, pool.served.signature, self._limits)
+        signature = pool.served.signature
+        call = decode_invocations(model, "", exchange.body, media, signature, self._limits, pool.nulls)
         self._submit(exchange, pool, call)
 
     def _find(self, exchange: Exchange, model: str, version: str) -> VersionPool:
-        """The pool that will answer. Refuses what would be answered too late before its body costs anything."""
-        pool = self._pipeline.find(model, version, exchange.headers)
-        if pool.wait_matters:
+        """The pool that will answer. Before the body costs anything, refuses who may not ask and what would be answered
+        too late."""
+        pool = self._enter(exchange, model, version)
+        self._check_queue(exchange, pool)
+        return pool
+
+    def _enter(self, exchange: Exchange, model: str, version: str) -> VersionPool:
+        """The pool that will answer. Refuses who may not ask."""
+        pool = self._pipeline.find(model, version, exchange.headers, exchange.connection.peer)
+        if pool.guard is not None and exchange.visit is None:
+            exchange.visit = pool.guard.enter(exchange.headers, exchange.connection.peer)
+        return pool
+
+    def _check_queue(self, exchange: Exchange, pool: VersionPool) -> None:
+        """Refuses what would be answered too late, and by nobody else."""
+        if pool.wait_matters and not (pool.guard is not None and pool.guard.has_fallback):
             try:
-                self._pipeline.check_queue(pool, _timeout_ns(exchange), exchange.received_ns)
+                priority = _priority(exchange) or 0
+                timeout_ns = _timeout_ns(exchange)
+                self._pipeline.check_queue(pool, timeout_ns, exchange.received_ns, priority, exchange.visit)
             except Overloaded as error:
                 # With an access log each request has a line of its own, with a split not all go to this pool.
-                if not self._pipeline.access_log and pool.watch is None:
-                    self.refusals.remember(exchange.path, exchange.headers.get(TIMEOUT), pool, model, error)
+                if not self._pipeline.access_log and pool.watch is None and pool.guard is None:
+                    self.refusals.remember(exchange.path, exchange.headers, pool, pool.model, error)
                 raise
-        return pool
 
     def _only_model(self) -> str:
         models = self._pipeline.models()
@@ -211,18 +259,17 @@ class HttpRoutes:
         return models[0]
 
     def _submit(self, exchange: Exchange, pool: VersionPool, call: InferenceCall, stream: bool = False) -> None:
-        headers = exchange.headers
-        priority = headers.get(b"x-hyperion-priority")
         exchange.pending = self._pipeline.submit(
             call,
             exchange,
             pool=pool,
+            visit=exchange.visit,
             protocol=PROTOCOL,
             request_id=exchange.request_id,
             received_ns=exchange.received_ns,
             stream=stream,
             timeout_ns=_timeout_ns(exchange),
-            priority=None if priority is None else _number(priority, "x-hyperion-priority", 9),
+            priority=_priority(exchange),
         )
 
     # --- health and metadata ---
@@ -248,7 +295,7 @@ class HttpRoutes:
         exchange.respond(200, JSON, orjson.dumps({"models": self._pipeline.models()}))
 
     def _model(self, exchange: Exchange, target: Target) -> None:
-        served, versions = self._pipeline.describe(target.model, target.version)
+        served, versions = self._pipeline.show(target.model, target.version, exchange.headers, exchange.connection.peer)
         body = encode_model_metadata(target.model, versions, served.platform, served.signature)
         exchange.respond(200, JSON, body)
 
@@ -279,6 +326,11 @@ class HttpRoutes:
         await change
         exchange.respond(200, JSON, b"{}")
 
+    def _job(self, exchange: Exchange, target: Target) -> None:
+        if self.jobs is None:
+            raise UnknownRoute("jobs are not kept here")
+        self._later(exchange, self.jobs.look(exchange, target, _patience_s(exchange)))
+
     def _metrics(self, exchange: Exchange, _target: Target) -> None:
         self._later(exchange, self._send_metrics(exchange))
 
@@ -302,10 +354,21 @@ class HttpRoutes:
         task.add_done_callback(self._tasks.discard)
 
 
+def _patience_s(exchange: Exchange) -> float:
+    """How long the caller waits for what has to be looked up or written down first."""
+    return _timeout_ns(exchange) * 1e-9 or PATIENCE_S
+
+
 def _timeout_ns(exchange: Exchange) -> int:
     """What the caller allows by header; 0 for nothing said. Raises MalformedRequest."""
     given = exchange.headers.get(TIMEOUT)
     return 0 if given is None else _number(given, "x-request-timeout-ms", MAX_TIMEOUT_MS, 1) * 1_000_000
+
+
+def _priority(exchange: Exchange) -> int | None:
+    """What the caller asks for by header; None for nothing said. Raises MalformedRequest."""
+    given = exchange.headers.get(PRIORITY)
+    return None if given is None else _number(given, "x-hyperion-priority", 9)
 
 
 def _number(value: bytes, name: str, largest: int, smallest: int = 0) -> int:

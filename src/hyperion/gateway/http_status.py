@@ -25,11 +25,13 @@ STATUS: Final[dict[str, int]] = {
     "model_failed": 500,
     "poison_request": 500,
     "upstream_failed": 502,
+    "upstream_busy": 503,
     "model_refused": 400,
     "missing_extra": 400,
     "invalid_config": 400,
     "conflict": 409,
     "fenced": 503,
+    "key_reused": 422,
     "invalid_resource": 422,
     "not_found": 404,
     "refused": 403,
@@ -58,6 +60,7 @@ REASONS: Final[dict[int, bytes]] = {
     502: b"Bad Gateway",
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
+    507: b"Insufficient Storage",
 }
 
 

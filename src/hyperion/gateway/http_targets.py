@@ -76,6 +76,8 @@ def parse_path(path: bytes) -> Target:
             return Target("v1_model", parts[2])
         if verb == "predict":
             return Target("predict", model)
+    if parts[:2] == ["v2", "jobs"] and (len(parts) == 3 or (len(parts) == 4 and parts[3] == "result")):
+        return Target("job" if len(parts) == 3 else "job_result", parts[2])
     if parts[:3] == ["v2", "repository", "models"] and len(parts) == 5 and parts[4] in ("load", "unload"):
         return Target(parts[4], parts[3])
     raise UnknownRoute(f'no route "{text[:200]}"; see GET /v2 and the documentation of the Open Inference Protocol')

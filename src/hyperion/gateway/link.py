@@ -18,12 +18,13 @@ from hyperion.schema import errors
 from hyperion.schema.errors import HyperionError, InternalError, NotReady
 from hyperion.schema.snapshot import Snapshot
 from hyperion.telemetry.logs import EventLog
-from hyperion.wire.link import Decoder, Done, Load, Message, Poll, Publish, Unload, encode
+from hyperion.wire.link import Decoder, Done, Load, Message, Poll, Publish, UnknownKey, Unload, encode
 
 RETRY_S: Final = (0.02, 0.05, 0.1, 0.25, 1.0)
 PROMPT_S: Final = 0.1  # a reload takes some milliseconds where nothing is wrong
 CHANGE_TIMEOUT_S: Final = 600.0
 CONTROL_RESTART_S: Final = 10.0
+TELL_AGAIN_S: Final = 1.0  # an unknown key of an issuer is told this often at most
 _READ_BYTES: Final = 1 << 18
 ERRORS: Final = {
     kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, HyperionError)
@@ -55,6 +56,7 @@ class ControlLink:
         self._seen = 0
         self._following: set[asyncio.Future[None]] = set()
         self._unkept: Snapshot | None = None
+        self._told: dict[str, asyncio.Task[None]] = {}  # by issuer, while control is told or need not be told again
         self._changed = asyncio.Event()  # there is something to tell control
         self._followed = asyncio.Event()
 
@@ -162,13 +164,30 @@ class ControlLink:
             self._keep(snapshot)
 
     def _keep(self, snapshot: Snapshot) -> None:
-        """On disk, whole or not at all. A full disk costs the copy, not the service."""
+        """On disk, whole or not at all, for this user alone. A full disk costs the copy, not the service."""
         temporary = self._snapshot_path.with_suffix(".new")
         try:
-            temporary.write_bytes(msgspec.json.encode(snapshot))
+            with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(msgspec.json.encode(snapshot))
             os.replace(temporary, self._snapshot_path)
         except OSError as error:
             self._log.write("warning", "snapshot not kept", error=str(error))
+
+    def tell_unknown_key(self, issuer: str) -> None:
+        """Tells control that a token of this issuer names a key that is not in the snapshot; never waits."""
+        if issuer not in self._told:
+            self._told[issuer] = task = asyncio.ensure_future(self._tell_unknown_key(issuer))
+            task.add_done_callback(lambda _: self._told.pop(issuer, None))
+
+    async def _tell_unknown_key(self, issuer: str) -> None:
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
+            with contextlib.closing(writer):
+                async with asyncio.timeout(CONTROL_RESTART_S):
+                    await self._ask(reader, writer, UnknownKey(issuer))
+        except (OSError, TimeoutError, HyperionError) as error:  # the next such token tells it again
+            self._log.write("warning", "control not told of an unknown key", issuer=issuer, error=str(error))
+        await asyncio.sleep(TELL_AGAIN_S)
 
     async def _connect_patiently(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to control, which may be restarting just now. Raises NotReady when it stays away."""

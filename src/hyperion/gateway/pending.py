@@ -3,13 +3,17 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from hyperion.gateway.caller import ANONYMOUS
 from hyperion.schema.call import BatchAnswer, InferenceAnswer, InferenceCall
-from hyperion.schema.errors import HyperionError
+from hyperion.schema.errors import Fields, HyperionError
 
 if TYPE_CHECKING:
     from hyperion.gateway.counts import Tally
+    from hyperion.gateway.guard import Visit
 
+MODEL = "model"  # who serves, where nobody else had to
 SHADOW = "shadow"  # in place of a protocol: nobody waits for the answer
+INNER = "inner"  # in place of a protocol: a part of how another call is answered, which is the one that is recorded
 
 
 class Reply(Protocol):
@@ -33,6 +37,10 @@ class Reply(Protocol):
         """Instead of, or for a stream after, answers. Nothing follows."""
         ...
 
+    def add_fields(self, fields: Fields) -> None:
+        """Header fields (in gRPC: trailing metadata) that go with the answer, names in lower case."""
+        ...
+
 
 # One message for each of the replies, or None, and nothing done, where each has to be answered alone.
 EncodeTogether = Callable[[list[Reply], BatchAnswer], list[bytes] | None]
@@ -53,6 +61,9 @@ class Unheard:
     def fail(self, error: HyperionError) -> None:
         raise AssertionError(f"an error for a call that has ended: {error.message}")
 
+    def add_fields(self, fields: Fields) -> None:
+        raise AssertionError(f"{len(fields)} fields for a call that has ended")
+
 
 UNHEARD: Reply = Unheard()
 
@@ -62,11 +73,14 @@ class PendingCall:
 
     `rows` and `size_bytes` are what it weighs in a batch, `key` and `order` its lane and its place in the queue;
     `parts` counts the answers of a stream, `deaths_alone` the replicas that died while they computed nothing but this.
-    `served` is the version that it was given to ("": none), `tally` what it counts for, if anything.
+    `served` is the version that it was given to ("": none), `tally` what it counts for, if anything, `visit` what the
+    endpoint's guard knows of it, if it has one. `priority` is what it has here, whatever it asked for, `caller` whose
+    turn it takes in a queue. `served_by` says who answers where that is not the model it was sent to.
     """
 
     __slots__ = (
         "call",
+        "caller",
         "deadline_ns",
         "deaths_alone",
         "done",
@@ -74,15 +88,18 @@ class PendingCall:
         "on_cancel",
         "order",
         "parts",
+        "priority",
         "protocol",
         "received_ns",
         "reply",
         "request_id",
         "rows",
         "served",
+        "served_by",
         "size_bytes",
         "stream",
         "tally",
+        "visit",
     )
 
     def __init__(
@@ -119,7 +136,11 @@ class PendingCall:
         self.key = key
         self.on_cancel = on_cancel
         self.served = ""
+        self.served_by = MODEL
+        self.priority = call.priority
+        self.caller = ANONYMOUS
         self.tally: Tally | None = None
+        self.visit: Visit | None = None
 
     def cancel(self) -> None:
         """The caller left: nobody wants the answer. Harmless when the call has ended already."""

@@ -8,11 +8,14 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
-from hyperion.gateway.admit import admit, overloaded
+from hyperion.gateway.admit import admit
+from hyperion.gateway.caller import ANONYMOUS, UNKNOWN_PEER, Peer
+from hyperion.gateway.door import Door
+from hyperion.gateway.guard import Visit
 from hyperion.gateway.pending import SHADOW, UNHEARD, PendingCall, Reply
 from hyperion.gateway.pool import VersionPool
+from hyperion.gateway.room import overloaded, refusal_of
 from hyperion.gateway.route import Router
-from hyperion.policy.admission import refusal
 from hyperion.schema.call import InferenceCall
 from hyperion.schema.errors import HyperionError, NotReady, Overloaded
 from hyperion.schema.events import BatchRecord, RequestRecord
@@ -23,12 +26,15 @@ from hyperion.telemetry.metrics import OTHER, Metrics
 OK: Final = "ok"
 SHED: Final = frozenset(("overloaded", "not_ready", "rate_limited", "deadline_exceeded"))
 ID_ENDS: Final = tuple([f"{n:03x}" for n in range(4096)])  # formatting a number costs more than the rest of an id
+
+NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
 ChangeModel = Callable[[str, Mapping[str, Any] | None], Awaitable[None]]
 
 
 class Pipeline:
     """`statuses[protocol][error code or "ok"]` is what metrics show as the code; `change_model(name, parameters)`
-    loads, or with None unloads, a model and returns when that is done."""
+    loads, or with None unloads, a model and returns when that is done. `door` knows who may ask what is no
+    inference."""
 
     def __init__(
         self,
@@ -39,12 +45,16 @@ class Pipeline:
         log: EventLog,
         id_prefix: str,
         access_log: bool = False,
+        door: Door | None = None,
     ) -> None:
         self._router = router
         self._statuses = statuses
         self._change_model = change_model
         self._metrics = metrics
         self._log = log
+        self._door = door
+        if door is not None:
+            door.finished = self.finished
         self.access_log = access_log
         self._id_prefix = id_prefix
         self._id_block = 0
@@ -65,21 +75,36 @@ class Pipeline:
         self._id_index = index + 1
         return self._id_start + ID_ENDS[index]
 
-    def find(self, model: str, version: str, headers: Mapping[bytes, bytes] | None = None) -> VersionPool:
+    def find(
+        self, model: str, version: str, headers: Mapping[bytes, bytes] | None = None, peer: Peer = UNKNOWN_PEER
+    ) -> VersionPool:
         """The pool that will answer; ask once per request, as a split may draw lots. `headers` are the caller's, to
         which an assignment may stick. Raises UnknownModel or NotReady."""
-        pool = self._router.table.choose(model, version, headers)
+        try:
+            pool = self._router.table.choose(model, version, headers)
+        except HyperionError:
+            self.check_right("", headers or NO_HEADERS, peer)  # who shows nothing learns nothing of what is served
+            raise
         if self.draining:
             raise NotReady("the gateway is shutting down; send the request again", retry_after_s=1.0)
         return pool
 
-    def check_queue(self, pool: VersionPool, timeout_ns: int, received_ns: int) -> None:
+    def check_right(self, scope: str, headers: Mapping[bytes, bytes], peer: Peer) -> None:
+        """For questions and commands that are no inference. Raises Unauthenticated, or Forbidden without the scope."""
+        if self._door is not None:
+            self._door.check(scope, headers, peer)
+
+    def check_queue(
+        self, pool: VersionPool, timeout_ns: int, received_ns: int, priority: int, visit: Visit | None
+    ) -> None:
         """For a pool with a backlog, before a body is decoded: raises Overloaded if the answer would come too late for
-        the caller's `timeout_ns` (0: the endpoint's)."""
+        the caller's `timeout_ns` (0: the endpoint's). `priority` is the transport's; a body can only lower it."""
         budget_ns = pool.deadline_ns
         if timeout_ns and timeout_ns < budget_ns:
             budget_ns = timeout_ns
-        reason = refusal(pool.queue_state(), pool.curve, received_ns + budget_ns - time.monotonic_ns())
+        caller = ANONYMOUS if visit is None else visit.caller
+        priority = max(priority, caller.record.priority)
+        reason = refusal_of(pool, priority, caller, 1, received_ns + budget_ns - time.monotonic_ns())
         if reason:
             raise overloaded(pool, reason)
 
@@ -95,22 +120,27 @@ class Pipeline:
         timeout_ns: int = 0,
         priority: int | None = None,
         pool: VersionPool | None = None,
+        visit: Visit | None = None,
         headers: Mapping[bytes, bytes] | None = None,
+        peer: Peer = UNKNOWN_PEER,
     ) -> PendingCall:
         """Takes one decoded call. Never raises: a refusal goes to `reply.fail`, maybe before this returns.
 
-        `pool` is what `find` gave, where the edge asked already; where not, `headers` are for `find`.
-        `timeout_ns` and `priority` are the transport's (header, gRPC deadline); the shorter timeout of transport, call
-        and endpoint holds.
+        `pool` and `visit` are what `find` and `enter` gave, where the edge asked already; where not, `headers` and
+        `peer` are for them. `timeout_ns` and `priority` are the transport's (header, gRPC deadline); the shorter
+        timeout of transport, call and endpoint holds.
         """
-        if priority is not None:
-            call = InferenceCall(
-                call.model, call.version, call.id, call.inputs, call.outputs, call.parameters, priority, call.timeout_ns
-            )
         pending = PendingCall(call, reply, protocol, request_id, received_ns, 0, 0, 0, stream)
+        if priority is not None:
+            pending.priority = priority
         try:
             if pool is None:
-                pool = self.find(call.model, call.version, headers)
+                pool = self.find(call.model, call.version, headers, peer)
+                if pool.guard is not None:
+                    visit = pool.guard.enter(headers or NO_HEADERS, peer)
+            if visit is not None:
+                pending.visit = visit
+                call = visit.check(pending, pool)
             watch = pool.watch
             if watch is None:
                 pending.served = pool.served.version
@@ -120,7 +150,16 @@ class Pipeline:
                 pending.served = pool.served.version
                 admit(pool, pending, timeout_ns)
                 pending.tally = watch.tally_of(call, pool)
+            if visit is not None and visit.begin(pending, pool):
+                return pending
         except HyperionError as error:
+            if (
+                visit is not None
+                and pool is not None
+                and isinstance(error, Overloaded)
+                and visit.rescues(pending, pool, error)
+            ):
+                return pending
             pending.done = True
             pending.reply = UNHEARD
             if pool is None:
@@ -149,6 +188,8 @@ class Pipeline:
         """For the pools: one call has ended. Those that a batch answered have been counted by then."""
         if pending.tally is not None and (error is not None or pending.stream):
             pending.tally.ended(pending, error, now_ns - pending.received_ns)
+        if pending.visit is not None:
+            pending.visit.ended(pending, error, now_ns)
         if pending.protocol == SHADOW:
             return
         self._record(
@@ -173,6 +214,9 @@ class Pipeline:
                     self.finished(each, None, formed_ns - each.received_ns, compute_ns, back_ns)
                 answered = []
                 break
+        for pending in answered:
+            if pending.visit is not None:  # be the endpoint's guard gone by now or not
+                pending.visit.ended(pending, None, back_ns)
         if protocol == SHADOW:
             answered = []
         self._metrics.record_batch(
@@ -211,7 +255,10 @@ class Pipeline:
         """The only place where a finished request becomes metrics and a log line."""
         code = error.code if error is not None else OK
         status = self._statuses[protocol][code]
-        message = error.message if error is not None else ""
+        message = ""
+        if error is not None:
+            route = self._router.table.any_route(model) if self.access_log else None
+            message = error.message if route is None else route.default.redaction.refusal(code, error.message)
         record = RequestRecord(
             request_id, model, version, protocol, status, total_ns, queue_ns, compute_ns, rows, message
         )
@@ -232,7 +279,7 @@ class Pipeline:
         that answers."""
         table = self._router.table
         loading = any(row.state == "LOADING" and row.name not in table.models for row in table.index)
-        return bool(table.version) and not loading and all(pool.ready for pool in table.pools())
+        return bool(table.version) and not loading and all(pool.ready or pool.remote for pool in table.pools())
 
     def is_model_ready(self, model: str, version: str) -> bool:
         """Whether a replica of the version answers. Raises UnknownModel."""
@@ -240,6 +287,15 @@ class Pipeline:
             return self._router.table.find(model, version).ready
         except NotReady:
             return False
+
+    def show(
+        self, model: str, version: str, headers: Mapping[bytes, bytes], peer: Peer
+    ) -> tuple[ServedVersion, tuple[str, ...]]:
+        """As `describe`, for a caller. Raises Unauthenticated and Forbidden, too."""
+        pool = self._router.table.find(model, version)
+        if pool.guard is not None:
+            pool.guard.admit(headers, peer)
+        return self.describe(model, version)
 
     def describe(self, model: str, version: str) -> tuple[ServedVersion, tuple[str, ...]]:
         """The version as it is served, and the names of all versions. Raises UnknownModel, NotReady."""
@@ -266,6 +322,8 @@ class Pipeline:
     def look_at_deadlines(self) -> None:
         """Ends the calls whose deadline has passed, and counts what has ended. Called every few milliseconds."""
         now_ns = time.monotonic_ns()
+        if self._door is not None:
+            self._door.look_at_deadlines(now_ns)
         for pool in self._router.all_pools():
             pool.look_at_deadlines(now_ns)
         self._metrics.settle()
@@ -275,16 +333,23 @@ class Pipeline:
         queued: dict[tuple[str, ...], float] = {}
         inflight: dict[tuple[str, ...], float] = {}
         replicas: dict[tuple[str, ...], float] = {}
+        breakers: dict[tuple[str, ...], float] = {}
+        brownouts: dict[tuple[str, ...], float] = {}
         for pool in self._router.table.pools():
             key = (pool.model, pool.served.version)
             state = pool.queue_state()
             queued[key] = state.queued_rows
             inflight[key] = state.running_rows
+            brownouts[key] = pool.brownout
             replicas[(*key, "ready")] = state.replicas
             replicas[(*key, "unready")] = len(pool.served.replicas) - state.replicas
+            for name, value in pool.breaker_states().items():
+                breakers[(*key, name)] = value
         return {
             "hyperion_queue_depth": queued,
             "hyperion_inflight": inflight,
             "hyperion_replicas": replicas,
+            "hyperion_breaker_state": breakers,
+            "hyperion_brownout": brownouts,
             "hyperion_snapshot_version": {(): self._router.table.version},
         }

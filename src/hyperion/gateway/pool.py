@@ -6,37 +6,46 @@ that is retired (its version was replaced) finishes what it holds, then closes i
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from hyperion.gateway.batch import WaitingQueue
+from hyperion.gateway.breakers import Breakers
 from hyperion.gateway.connect import keep_connected
-from hyperion.gateway.dispatch import Batch, ReplicaLink, internal_error
-from hyperion.gateway.pending import SHADOW, UNHEARD, PendingCall
-from hyperion.policy.admission import QueueState
+from hyperion.gateway.hedging import Hedging
+from hyperion.gateway.open_calls import Finished, OpenCalls
+from hyperion.gateway.pending import SHADOW, PendingCall
+from hyperion.gateway.replica import Batch, Link
+from hyperion.gateway.room import displaced_by, overloaded
+from hyperion.policy.admission import BUDGET_SHARE, QueueState, expected_wait_ns
 from hyperion.policy.batching import BatchLimits, hold_ns, open_for_ns
+from hyperion.policy.brownout import HEDGES, NO_LOAD, Brownout, look
 from hyperion.policy.crash import plan_after_crash
-from hyperion.policy.latency import LatencyCurve, fit_prior, observe, observe_pace
-from hyperion.schema.call import BatchAnswer, InferenceAnswer, Tensor
-from hyperion.schema.errors import ClientGone, DeadlineExceeded, HyperionError, PoisonRequest, RunnerLost
+from hyperion.policy.latency import LatencyCurve, expect, fit_prior, observe, observe_pace
+from hyperion.schema.errors import (
+    ClientGone,
+    PoisonRequest,
+    RunnerLost,
+)
+from hyperion.schema.protect import Breaker
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog
 from hyperion.wire.frame_headers import Hello, Result
+from hyperion.wire.json_nulls import Nulls
 
 if TYPE_CHECKING:
-    from hyperion.gateway.counts import Counts
     from hyperion.gateway.split import Watch
 
 GLANCE_EVERY: Final = 16  # requests; each look costs a system call
 SLOW_NS: Final = 20_000_000  # of a batch; a prediction costs some microseconds
 MAX_STREAMS: Final = 256  # per replica; each one is a generator that the runner holds
 
-Finished = Callable[[PendingCall, HyperionError | None, int, int, int], None]
 BatchDone = Callable[["VersionPool", int, list[PendingCall], int, int, int], None]
 
 
-class VersionPool:
+class VersionPool(OpenCalls):
     """`finished(pending, error, queue_ns, compute_ns, now_ns)` is called once for every call that was put in, but for
     those that a batch answered, of which `batch_done(pool, rows, answered, formed_ns, back_ns, compute_ns)` tells."""
 
@@ -50,8 +59,7 @@ class VersionPool:
         batch_done: BatchDone,
         log: EventLog,
     ) -> None:
-        self.model = model
-        self.served = served
+        super().__init__(model, served, finished, log)
         self.signature = served.signature
         self.batched = served.signature.batched
         self.deadline_ns = served.options.deadline_ms * 1_000_000
@@ -60,29 +68,34 @@ class VersionPool:
         self.closed = asyncio.Event()
         self.known_keys: dict[object, int] = {}  # each with a number that is shorter to look up
         self.next_key = 1
-        self.streams = 0
+        self.remote = served.upstream is not None  # whose readiness is not this gateway's
         self.epoch = 0  # another one as soon as a newcomer's wait may have become shorter
         self.watch: Watch | None = None  # what is counted of its endpoint now
-        self.counts: Counts | None = None  # where to; there since anything was
-        self._queue = WaitingQueue(served.signature.batched)
+        self.nulls: Nulls = None  # what stands for a null in JSON, by input
+        self.queue = WaitingQueue(served.signature.batched)
         self._queue_rows = queue_rows
         self._limits = BatchLimits(served.options.max_batch_size, slot_bytes // 2)
         self._max_delay_ns = int(served.options.max_delay_ms * 1e6)
-        self._finished = finished
         self._batch_done = batch_done
-        self._log = log
-        self._links: dict[str, ReplicaLink] = {}
+        self._links: dict[str, Link] = {}
+        self._breakers = Breakers(model, log, random.random, self._answering)
+        self._hedging: Hedging | None = None
         self._row_ns = 0.0  # the pace of the replicas while there was a backlog
         self._backlog_ns = 0  # when the last batch came back, if it left a backlog
+        self._overload = Brownout()
         self._retired = False
         self._pump_scheduled = False
         self._until_glance = GLANCE_EVERY
         self._slow = False
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._connectors = [
+        self._connectors = self._connect(slot_bytes)
+
+    def _connect(self, slot_bytes: int) -> "list[asyncio.Task[None]]":
+        """Starts what keeps the links; called once, at the end of the constructor."""
+        return [
             self._loop.create_task(keep_connected(replica, slot_bytes, self, self._links))
-            for replica in served.replicas
+            for replica in self.served.replicas
         ]
 
     # --- state that others read ---
@@ -94,11 +107,21 @@ class VersionPool:
                 return True
         return False
 
+    @property
+    def reachable(self) -> bool:
+        """Whether a call that is put in now has a chance to be computed soon."""
+        return self.ready
+
+    @property
+    def failing(self) -> bool:
+        """Whether so much fails that another try of the same call would only add to it."""
+        return False
+
     def queue_state(self) -> QueueState:
         """For `policy/admission`."""
         links = self._links.values()
         return QueueState(
-            self._queue.rows,
+            self.queue.rows,
             sum(link.held_rows for link in links),
             sum(link.ready for link in links),
             self._queue_rows,
@@ -109,18 +132,45 @@ class VersionPool:
     @property
     def has_backlog(self) -> bool:
         """Whether more waits than the next batch will take, so that a newcomer's wait is worth a prediction."""
-        rows = self._queue.rows
+        rows = self.queue.rows
         return rows >= self._limits.max_rows or rows >= self._queue_rows
 
     @property
     def wait_matters(self) -> bool:
         """Whether a newcomer's wait is worth a prediction: there is a backlog, or the model takes so long that even the
         rest of the next batch may be too much."""
-        return self.has_backlog or (self._slow and self._queue.rows > 0)
+        return self.has_backlog or (self._slow and self.queue.rows > 0)
 
     @property
     def retired(self) -> bool:
         return self._retired
+
+    # --- what protects it ---
+
+    def follow_breaker(self, rule: Breaker | None) -> None:
+        """Leaves replicas alone by this rule from now on; None leaves none alone."""
+        if self._breakers.follow(rule):
+            for link in self._links.values():
+                self.mind(link)
+
+    def mind(self, link: Link) -> None:
+        """Gives a link its breaker, if there is one."""
+        link.breaker = self._breakers.book_of(link.name)
+
+    def breaker_states(self) -> dict[str, float]:
+        """0 closed, 1 half-open, 2 open, by the name of the replica, or `upstream`."""
+        return self._breakers.gauges()
+
+    def hedge_with(self, hedging: Hedging | None) -> None:
+        """Asks a second replica as this says, from now on."""
+        self._hedging = hedging
+
+    def links(self) -> list[Link]:
+        """The connections that there are now."""
+        return list(self._links.values())
+
+    def _answering(self) -> list[str]:
+        return [link.name for link in self._links.values() if link.ready]
 
     # --- calls in ---
 
@@ -129,10 +179,19 @@ class VersionPool:
         pending.on_cancel = self._cancel
         if pending.stream:
             self.streams += 1
-        self._queue.push(pending)
+        self.queue.push(pending)
         self._schedule_pump()
-        if self._queue.rows > self._limits.max_rows:
+        if self.queue.rows > self._limits.max_rows:
             self.glance()
+            if self.queue.waiting > 1:
+                self._make_room(pending)
+
+    def _make_room(self, newcomer: PendingCall) -> None:
+        """Those who waited behind it leave, as there is no time for all."""
+        rows = self.queue.rows - newcomer.rows
+        for victim in displaced_by(self, self.queue, newcomer):
+            self._fail(victim, overloaded(self, "calls with a higher priority or of other tenants came first"), None)
+        self.epoch += self.queue.rows < rows
 
     def glance(self) -> None:
         """Called for each request, admitted or not, that comes while more waits than a batch takes. In such times one
@@ -148,9 +207,8 @@ class VersionPool:
         """The caller left. In the queue the call is passed over; a batch goes on without it; a stream is told to
         stop."""
         self._end(pending, ClientGone("the caller left before the answer"), 0, 0, time.monotonic_ns())
-        if pending.stream:
-            for link in self._links.values():
-                link.cancel_stream(pending)
+        for link in self._links.values():
+            link.cancel(pending)
 
     def _schedule_pump(self) -> None:
         # Later in this turn of the loop: every request that was read in the same turn joins the same batch.
@@ -161,11 +219,12 @@ class VersionPool:
     def _pump(self) -> None:
         """Sends batches while something waits and a replica has credit."""
         self._pump_scheduled = False
-        queue = self._queue
+        queue = self.queue
         while queue.rows:
             now_ns = time.monotonic_ns()
             link = self._pick_link(now_ns)
             if link is None:
+                self._stuck(now_ns)
                 return
             if self._max_delay_ns:
                 oldest_ns = min(pending.received_ns for pending in queue)
@@ -178,20 +237,33 @@ class VersionPool:
             for pending in late:
                 self._expire(pending, "before a replica could take it")
             if calls:
-                link.send(Batch(calls, sum([pending.rows for pending in calls]), suspects, now_ns))
+                self._send(link, Batch(calls, sum([pending.rows for pending in calls]), suspects, now_ns), now_ns)
             elif not late and not queue.rows:
                 break
         self._close_if_drained()
 
-    def _pick_link(self, now_ns: int) -> ReplicaLink | None:
+    def _send(self, link: Link, batch: Batch, now_ns: int) -> None:
+        if link.breaker is not None:
+            link.breaker.began(now_ns)
+        if self._hedging is not None and self.brownout < HEDGES:
+            self._hedging.plan(link, batch, expect(self.curve, batch.rows))
+        link.send(batch)
+
+    def _pick_link(self, now_ns: int) -> Link | None:
         """The replica with credit that holds the fewest rows. One that computes is left alone until it is nearly done,
-        unless a full batch waits; then the pump runs again."""
-        best: ReplicaLink | None = None
-        full = self._queue.rows >= self._limits.max_rows
+        unless a full batch waits that nobody more urgent could want to be in; then the pump runs again. One whose
+        breaker is open is left alone as long as another one answers."""
+        best: Link | None = None
+        full = self.queue.rows >= self._limits.max_rows and not self.queue.contended
         soonest_ns = 0
+        ignored = False
         for link in self._links.values():
             if not link.has_credit or (best is not None and link.held_rows >= best.held_rows):
                 continue
+            if link.breaker is not None and not link.breaker.admits(now_ns):
+                if not ignored and self._admitting(now_ns):
+                    continue
+                ignored = True
             computing = None if full else link.computing()
             open_ns = 0 if computing is None else open_for_ns(self.curve, *computing, now_ns)
             if not open_ns:
@@ -201,6 +273,19 @@ class VersionPool:
         if best is None and soonest_ns and self._timer is None:
             self._timer = self._loop.call_later(soonest_ns / 1e9, self._wake)
         return best
+
+    def _admitting(self, now_ns: int) -> bool:
+        """Whether breakers are heeded: some replica that answers may be called."""
+        for link in self._links.values():
+            if link.ready and (link.breaker is None or link.breaker.admits(now_ns)):
+                return True
+        return False
+
+    def _stuck(self, now_ns: int) -> None:  # noqa: ARG002
+        """Something waits, and no link takes it now, nor will after the end: of calls that came with a delay."""
+        if self.closed.is_set():
+            for pending in self.queue.drain():
+                self._fail(pending, RunnerLost("the version was replaced meanwhile; send the request again"), None)
 
     def _wake(self) -> None:
         self._timer = None
@@ -215,7 +300,7 @@ class VersionPool:
         self.epoch += 1
         self._schedule_pump()
 
-    def link_lost(self, link: ReplicaLink, held: list[Batch], computing: int, reason: str) -> None:
+    def link_lost(self, link: Link, held: list[Batch], computing: int, reason: str) -> None:
         """Puts the dead replica's calls back: those that it did not compute as they were, the batch that it died of in
         smaller groups."""
         if self._links.get(link.name) is link:
@@ -225,6 +310,9 @@ class VersionPool:
             self._log.write("warning", "replica lost", replica=link.name, reason=reason, rows_held=rows)
         self._backlog_ns = 0
         self.epoch += 1
+        if link.breaker is not None:
+            died = sum([len(batch.calls) for batch in held if batch.id == computing])
+            link.breaker.note(died, died, 0, time.monotonic_ns())
         for batch in held:
             for pending in batch.calls:
                 if pending.protocol == SHADOW:  # a copy is tried once
@@ -235,11 +323,11 @@ class VersionPool:
             elif batch.id == computing:
                 self._split_after_crash(batch)
             elif batch.suspects:
-                self._queue.push_suspects([pending for pending in batch.calls if not pending.done])
+                self.queue.push_suspects([pending for pending in batch.calls if not pending.done])
             else:
                 for pending in batch.calls:
                     if not pending.done:
-                        self._queue.push(pending)
+                        self.queue.push(pending)
         self._schedule_pump()
 
     def _split_after_crash(self, batch: Batch) -> None:
@@ -256,94 +344,13 @@ class VersionPool:
         for group in plan.retry:
             calls = [batch.calls[index] for index in group if not batch.calls[index].done]
             if calls:
-                self._queue.push_suspects(calls)
-
-    def succeeded(
-        self, pending: PendingCall, outputs: tuple[Tensor, ...], batch: Batch, result: Result, final: bool
-    ) -> None:
-        queue_ns = batch.formed_ns - pending.received_ns
-        answer = InferenceAnswer(
-            self.model,
-            self.served.version,
-            self.served.digest,
-            outputs,
-            "model",
-            final,
-            queue_ns,
-            max(0, batch.back_ns - batch.formed_ns - result.compute_ns),
-            result.compute_ns,
-        )
-        try:
-            pending.parts += 1
-            pending.reply.answer(answer)
-        except HyperionError as error:
-            self._fail(pending, error, batch)
-            return
-        except Exception as error:  # a bug of ours must cost this caller only
-            self._log.write("error", "answer not sent", request_id=pending.request_id, error=repr(error))
-            self._fail(pending, internal_error(pending.request_id), batch)
-            return
-        if not final:
-            return
-        if batch.stream:
-            self._end(pending, None, queue_ns, result.compute_ns, batch.back_ns)
-            return
-        pending.done = True
-        pending.reply = UNHEARD
-        batch.answered.append(pending)
-        if self.counts is not None:
-            self.counts.answered([pending], outputs, batch.back_ns)
-
-    def succeeded_together(
-        self, calls: list[PendingCall], outputs: tuple[Tensor, ...], batch: Batch, result: Result
-    ) -> bool:
-        """As `succeeded` for all calls of a batch, if their edge can write their answers together: that costs a third.
-        False, and nothing done, if not."""
-        together = calls[0].reply.together
-        rows = calls[0].rows
-        if together is None or batch.stream:
-            return False
-        replies = [pending.reply for pending in calls]
-        for pending, reply in zip(calls, replies, strict=True):
-            if pending.rows != rows or pending.done or reply.together is not together:
-                return False
-        formed_ns = batch.formed_ns
-        answer = BatchAnswer(
-            self.model,
-            self.served.version,
-            self.served.digest,
-            outputs,
-            rows,
-            [formed_ns - pending.received_ns for pending in calls],
-            "model",
-            max(0, batch.back_ns - formed_ns - result.compute_ns),
-            result.compute_ns,
-        )
-        messages = together(replies, answer)
-        if messages is None:
-            return False
-        for pending, reply, message in zip(calls, replies, messages, strict=True):
-            try:
-                reply.send(message)
-            except Exception as error:  # a bug of ours must cost this caller only
-                self._log.write("error", "answer not sent", request_id=pending.request_id, error=repr(error))
-                self._fail(pending, internal_error(pending.request_id), batch)
-                pending.tally = None  # it has ended, and was counted
-                continue
-            pending.done = True
-            pending.reply = UNHEARD
-            batch.answered.append(pending)
-        if self.counts is not None:
-            self.counts.answered(calls, outputs, batch.back_ns)
-        return True
-
-    def failed(self, pending: PendingCall, error: HyperionError, batch: Batch, detail: str) -> None:
-        self._log.write("error", "model raised", request_id=pending.request_id, endpoint=self.model, error=detail)
-        self._fail(pending, error, batch)
+                self.queue.push_suspects(calls)
 
     def batch_done(self, batch: Batch, result: Result) -> None:
         self.epoch += 1
         if not batch.stream:
+            if self._hedging is not None and not result.failures:
+                self._hedging.observe(batch, expect(self.curve, batch.rows))
             self._slow = result.compute_ns > SLOW_NS
             if self._backlog_ns:
                 self._row_ns = observe_pace(self._row_ns, batch.rows, batch.back_ns - self._backlog_ns)
@@ -358,40 +365,33 @@ class VersionPool:
 
     # --- ends ---
 
-    def _fail(self, pending: PendingCall, error: HyperionError, batch: Batch | None) -> None:
-        if pending.done:
-            return
-        queue_ns = batch.formed_ns - pending.received_ns if batch else 0
-        reply = pending.reply
-        self._end(pending, error, queue_ns, 0, time.monotonic_ns())
-        reply.fail(error)
-
-    def _end(
-        self, pending: PendingCall, error: HyperionError | None, queue_ns: int, compute_ns: int, now_ns: int
-    ) -> None:
-        pending.done = True
-        pending.reply = UNHEARD
-        if pending.stream:
-            self.streams -= 1
-        self._finished(pending, error, queue_ns, compute_ns, now_ns)
-
-    def _expire(self, pending: PendingCall, where: str) -> None:
-        budget_ms = (pending.deadline_ns - pending.received_ns) / 1e6
-        error = DeadlineExceeded(f"the deadline of {budget_ms:.0f} ms passed {where}")
-        self._fail(pending, error, None)
-
     def look_at_deadlines(self, now_ns: int) -> None:
         """Ends every call whose deadline has passed, wherever it is. Called every few milliseconds."""
-        if self._queue.rows:
-            rows = self._queue.rows
-            for pending in self._queue.expire(now_ns):
+        if self.queue.rows or self.brownout or self._overload.load > NO_LOAD:
+            self._look_at_load(now_ns)
+        if self.queue.rows:
+            rows = self.queue.rows
+            for pending in self.queue.expire(now_ns):
                 self._expire(pending, "before a replica could take it")
-            self.epoch += self._queue.rows < rows
-        for link in self._links.values():
-            for pending in link.expire(now_ns):
+            self.epoch += self.queue.rows < rows
+        for link in tuple(self._links.values()):
+            for pending, batch in link.expire(now_ns):
+                if link.breaker is not None:
+                    expected_ns = expect(self.curve, batch.rows)
+                    held_ns = now_ns - max(batch.sent_ns, pending.received_ns)
+                    batch.expired += link.breaker.note_timeout(held_ns, expected_ns, self.deadline_ns, now_ns)
                 self._expire(pending, "while the model was computing")
-                if pending.stream:
-                    link.cancel_stream(pending)
+                link.cancel(pending)
+            link.give_up(now_ns)
+
+    def _look_at_load(self, now_ns: int) -> None:
+        """Gives up optional work, or takes it up again."""
+        wait_ns = expected_wait_ns(self.queue_state(), self.curve) if self.has_backlog else 0.0
+        state = look(self._overload, wait_ns, BUDGET_SHARE * self.deadline_ns, now_ns)
+        if state.level != self.brownout:
+            self.brownout = state.level
+            self._log.write("warning" if state.level else "info", "brown-out", endpoint=self.model, step=state.level)
+        self._overload = state
 
     # --- connections ---
 
@@ -402,7 +402,7 @@ class VersionPool:
         self._schedule_pump()
 
     def _close_if_drained(self) -> None:
-        if self._retired and not self._queue.rows and all(link.idle for link in self._links.values()):
+        if self._retired and not self.queue.rows and all(link.idle for link in self._links.values()):
             self.close()
 
     def close(self) -> None:
@@ -415,7 +415,7 @@ class VersionPool:
         for task in self._connectors:
             task.cancel()
         self._retired = True
-        for pending in self._queue.drain():
+        for pending in self.queue.drain():
             self._fail(pending, RunnerLost("the gateway is closing; send the request again"), None)
         for link in tuple(self._links.values()):
             link.close()

@@ -20,17 +20,23 @@ import uvloop
 
 from hyperion.gateway.accept import Acceptor
 from hyperion.gateway.counts import Counts
+from hyperion.gateway.door import Door
 from hyperion.gateway.http import HttpEdge
 from hyperion.gateway.http_routes import HttpRoutes
 from hyperion.gateway.http_status import CODES
+from hyperion.gateway.identity import Identities
+from hyperion.gateway.limit_book import LimitBook
 from hyperion.gateway.link import ControlLink
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.pool import VersionPool
+from hyperion.gateway.pools import make_pool
+from hyperion.gateway.remember import Remembering
 from hyperion.gateway.report import Reporter
 from hyperion.gateway.route import Router
 from hyperion.gateway.siblings import Siblings, socket_of
-from hyperion.gateway.tls import make_tls_context
+from hyperion.gateway.tls import TlsFiles, make_tls_context
 from hyperion.schema.config import GatewayConfig
+from hyperion.schema.errors import InvalidConfig
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog, Format
 from hyperion.telemetry.metrics import Metrics
@@ -44,6 +50,7 @@ GIVE_WAY_S: Final = 1.5  # how long what takes a while to import lets the first 
 FIRST_CALLER_S: Final = 0.05  # and then the caller who waits for it
 BACKLOG: Final = 4096
 MIN_SLOT_BYTES: Final = 64 << 20
+TLS_LOOK_S: Final = 1.0
 
 
 def run(config: GatewayConfig, notify: Callable[[str], None]) -> int:
@@ -62,7 +69,12 @@ class Gateway:
         self._log = EventLog(f"gateway {config.worker}", form)
         self._metrics = Metrics()
         self._counts = Counts()
-        self._router = Router(self._make_pool, self._log, self._counts)
+        leases = bool(config.redis_url)
+        self._book = LimitBook(config.workers, leases, config.requests_per_second, config.concurrency)
+        identities = Identities(config.trusted_proxies, unknown_key=lambda issuer: self._link.tell_unknown_key(issuer))
+        self._door = door = Door(identities, self._book, config.require_auth, redis_url=config.redis_url)
+        self._metrics.add_counters(door.counters)
+        self._router = Router(self._make_pool, self._log, self._counts, door=door)
         run_dir, home = Path(config.run_dir), Path(config.home)
         self._siblings = Siblings(run_dir, config.worker, config.workers, self._metrics)
         self._link = ControlLink(
@@ -74,7 +86,9 @@ class Gateway:
             self._log,
             lambda: self._router.rejected,
         )
-        self._reporter = Reporter(run_dir / "control.sock", config.worker, self._counts, self._metrics.count_dropped)
+        self._reporter = Reporter(
+            run_dir / "control.sock", config.worker, self._counts, self._metrics.count_dropped, self._book
+        )
         from hyperion.gateway.grpc_status import CODES as GRPC_CODES
 
         self._pipeline = Pipeline(
@@ -85,6 +99,7 @@ class Gateway:
             self._log,
             secrets.token_hex(5) + "-",
             config.access_log,
+            door,
         )
         self._pipeline.starting = True
         self._metrics.add_gauges(self._pipeline.gauges)
@@ -94,11 +109,15 @@ class Gateway:
         self._edge = HttpEdge(
             config, routes.serve, self._pipeline.new_request_id, routes.record_refusal, routes.refusals
         )
+        self._remembering = Remembering(
+            run_dir / "control.sock", self._pipeline, self._router, identities, routes.serve, self._edge, self._log
+        )
+        routes.jobs = self._remembering.http
         self._metrics.add_gauges(lambda: {"hyperion_connections": {(): float(len(self._edge.connections))}})
 
     def _make_pool(self, model: str, served: ServedVersion) -> VersionPool:
         slot_bytes = max(MIN_SLOT_BYTES, self._config.max_body_bytes) + (1 << 20)
-        return VersionPool(
+        return make_pool(
             model,
             served,
             self._config.queue_rows,
@@ -106,6 +125,7 @@ class Gateway:
             self._pipeline.finished,
             self._pipeline.batch_done,
             self._log,
+            self._router.find_any,
         )
 
     async def run(self) -> int:
@@ -119,6 +139,8 @@ class Gateway:
             loop.create_task(self._look_at_deadlines()),
             loop.create_task(self._tick()),
             loop.create_task(self._reporter.run()),
+            *self._share_limits(loop),
+            *self._remembering.start(),
         ]
         path = socket_of(Path(self._config.run_dir), self._config.worker)
         path.unlink(missing_ok=True)
@@ -127,7 +149,10 @@ class Gateway:
         await self._give_way(leaving)
         await asyncio.to_thread(_import_slow, self._config)
         grpc = await self._start_grpc()
+        if self._config.tls_cert:
+            tasks.append(loop.create_task(self._follow_tls(acceptor, grpc)))
         self._pipeline.starting = False
+        tasks.append(self._remembering.start_jobs())
         self._notify("READY=1")
         # What was made by now lives as long as the process: the collector need not look at it again.
         gc.collect()
@@ -138,13 +163,22 @@ class Gateway:
         if watch.done():
             self._log.write("error", "a background task ended", error=str(watch.result()))
             return 1
+        self._remembering.stop_jobs()
         await self._drain(acceptor, grpc)
         siblings.close()
         for task in tasks:
             task.cancel()
         self._router.close()
+        await self._door.close()
         await asyncio.sleep(0)  # lets the closed connections say good-bye
         return 0
+
+    def _share_limits(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[None]]:
+        if not self._config.redis_url:
+            return []
+        from hyperion.gateway.shared_limits import SharedLimits
+
+        return [loop.create_task(SharedLimits(self._config.redis_url, self._book, self._log).run())]
 
     def _listen(self) -> Acceptor:
         config = self._config
@@ -160,8 +194,12 @@ class Gateway:
         if not self._config.grpc_port:
             return None
         from hyperion.gateway.grpc import start_grpc
+        from hyperion.gateway.grpc_once import GrpcOnce
 
-        return await start_grpc(self._pipeline, self._config, self._limits, self._log)
+        edge = await start_grpc(self._pipeline, self._config, self._limits, self._log)
+        once, tenant_of = self._remembering.once, self._remembering.tenant_of
+        edge.keep(GrpcOnce(self._pipeline, edge.server, once, tenant_of))
+        return edge
 
     async def _give_way(self, leaving: asyncio.Event) -> None:
         """Returns when the models answer, or are not worth waiting for any more. HTTP answers meanwhile, but nobody is
@@ -185,6 +223,24 @@ class Gateway:
             await asyncio.sleep(1.0)
             self._edge.tick(time.monotonic())
 
+    async def _follow_tls(self, acceptor: Acceptor, grpc: "GrpcEdge | None") -> None:
+        """Gives newcomers the certificates that lie there now. Files that do not fit together change nothing."""
+        files = TlsFiles(self._config)
+        while True:
+            await asyncio.sleep(TLS_LOOK_S)
+            if not files.have_changed():
+                continue
+            try:
+                http = await asyncio.to_thread(make_tls_context, self._config, "http/1.1")
+                h2 = await asyncio.to_thread(make_tls_context, self._config, "h2")
+            except InvalidConfig as error:
+                self._log.write("error", "new TLS files not taken; the old ones stay", error=error.message)
+                continue
+            acceptor.use(http)
+            if grpc is not None:
+                grpc.use(h2)
+            self._log.write("info", "TLS files taken anew")
+
     async def _drain(self, acceptor: Acceptor, grpc: "GrpcEdge | None") -> None:
         """Stops accepting, lets every open request end, within `drain_s`."""
         acceptor.close()
@@ -195,6 +251,7 @@ class Gateway:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(ends_s):
                 await self._edge.empty.wait()
+                await self._remembering.drain()
         self._pipeline.draining = True
 
 

@@ -11,10 +11,17 @@ from typing import Any, Final
 from msgspec import Struct
 
 from hyperion.gateway.counts import Counts, Tally
+from hyperion.gateway.door import Door
+from hyperion.gateway.guard import Guard
 from hyperion.gateway.pool import VersionPool
+from hyperion.gateway.recovery import make_recovery
+from hyperion.gateway.rules import Rules
 from hyperion.gateway.shadow import Mirror
 from hyperion.gateway.split import SplitRoute, Watch
+from hyperion.policy.constraints import explain_misfit
+from hyperion.policy.redact import Redaction, explain_unknown_fields
 from hyperion.schema.errors import NotReady, UnknownModel
+from hyperion.schema.model import Signature
 from hyperion.schema.release import Split
 from hyperion.schema.snapshot import ModelState, ServedModel, ServedVersion, Snapshot
 from hyperion.telemetry.logs import EventLog
@@ -26,20 +33,22 @@ MakePool = Callable[[str, ServedVersion], VersionPool]
 
 
 class ModelRoute(Struct, frozen=True):
-    """One endpoint: its versions' pools, which of them answers when none is named, and how they share where several
-    do. `served` is what it was made from."""
+    """One endpoint: its versions' pools, which of them answers when none is named, how they share where several do,
+    and who lets callers in. `served` is what it was made from."""
 
     default: VersionPool
     versions: dict[str, VersionPool]
     split: SplitRoute | None = None
     served: ServedModel | None = None
+    guard: Guard | None = None
 
 
 class RouteTable(Struct, frozen=True):
-    """What is served now. Replaced whole, never changed."""
+    """What is served now. Replaced whole, never changed. `members` are endpoints that only other endpoints call."""
 
     version: int = 0
     models: dict[str, ModelRoute] = {}
+    members: dict[str, ModelRoute] = {}
     index: tuple[ModelState, ...] = ()
 
     def choose(self, model: str, version: str, headers: Mapping[bytes, bytes] | None) -> VersionPool:
@@ -69,9 +78,14 @@ class RouteTable(Struct, frozen=True):
             )
         return pool
 
+    def any_route(self, model: str) -> ModelRoute | None:
+        """The route of an endpoint or of a member."""
+        return self.models.get(model) or self.members.get(model)
+
     def pools(self) -> Iterable[VersionPool]:
-        for route in self.models.values():
-            yield from route.versions.values()
+        for routes in (self.models, self.members):
+            for route in routes.values():
+                yield from route.versions.values()
 
 
 class Joining(Struct, frozen=True):
@@ -85,7 +99,8 @@ class Router:
     """Holds the current table and moves it to the next snapshot: connect, swap, retire.
 
     `rejected` says of which endpoints the newest snapshot could not be followed in full, and why. `counts` is where
-    requests of endpoints with a split or a log are counted; `draw` gives random numbers in [0, 1).
+    requests of endpoints with a split or a log are counted; `draw` gives random numbers in [0, 1). `door` makes the
+    endpoints' guards.
     """
 
     def __init__(
@@ -94,6 +109,7 @@ class Router:
         log: EventLog,
         counts: Counts | None = None,
         draw: Callable[[], float] = random.random,
+        door: Door | None = None,
     ) -> None:
         self.table = RouteTable()
         self.rejected: dict[str, str] = {}
@@ -101,6 +117,7 @@ class Router:
         self._log = log
         self._counts = counts
         self._draw = draw
+        self._door = door
         self._retiring: list[VersionPool] = []
         self._joining: dict[tuple[str, str], Joining] = {}
 
@@ -108,7 +125,7 @@ class Router:
         """Replicas that the snapshot does not list but that are still held open, routed to or not."""
         self._retiring = [pool for pool in self._retiring if not pool.closed.is_set()]
         held = list(self._retiring)
-        for route in self.table.models.values():
+        for route in (*self.table.models.values(), *self.table.members.values()):
             if route.served is not None:
                 held += [pool for pool in route.versions.values() if pool.served not in route.served.versions]
         return tuple([replica.name for pool in held for replica in pool.served.replicas])
@@ -133,11 +150,15 @@ class Router:
         """Everything that needs no waiting. Returns the pools of versions that were not served before."""
         before = self.table
         rejected: dict[str, str] = {}
-        routes: dict[str, ModelRoute] = {}
+        models: dict[str, ModelRoute] = {}
+        members: dict[str, ModelRoute] = {}
         made: list[VersionPool] = []
+        if self._door is not None:
+            self._door.follow(snapshot)
         for model in snapshot.models:
-            old = before.models.get(model.name)
-            if old is not None and old.served == model and model.name not in self.rejected:
+            routes = members if model.internal else models
+            old = before.any_route(model.name)
+            if old is not None and old.served == model and model.name not in self.rejected and self._is_guarded(old):
                 routes[model.name] = old
                 continue
             versions = {version.version: self._pool_now(model.name, version, old) for version in model.versions}
@@ -148,17 +169,21 @@ class Router:
             rejected[model.name] = f'version "{model.default_version}" is to answer, but is not among its versions'
             if old is not None:
                 routes[model.name] = old
-        self.table = RouteTable(snapshot.version, routes, snapshot.index)
+        self.table = RouteTable(snapshot.version, models, members, snapshot.index)
         self.rejected = rejected
         kept = set(self.table.pools())
         self._give_up({(pool.model, pool.served.version) for pool in kept})
         for pool in {*before.pools(), *made}.difference(kept):
             self._retire(pool)
         if self._counts is not None:
-            self._counts.endpoints = frozenset(routes)
+            self._counts.endpoints = frozenset(models)
             self._counts.live = any(_is_live(model.split) for model in snapshot.models)
         known = set(before.pools())
         return [pool for pool in kept if pool not in known]
+
+    def _is_guarded(self, route: ModelRoute) -> bool:
+        """Whether the route has the guard that it is to have."""
+        return self._door is None or route.served is None or self._door.guard_of(route.served) is route.guard
 
     def _pool_now(self, model: str, served: ServedVersion, route: ModelRoute | None) -> VersionPool:
         """The pool that answers for a version now. Where it is another one than was there, that is still the old one,
@@ -186,24 +211,55 @@ class Router:
             missing = [name for name in named if name not in versions]
             if missing:
                 rejected[model.name] = f'its split names version "{missing[0]}", which is not among its versions'
+        redaction = Redaction(model.redact)
+        for pool in versions.values():
+            pool.redaction = redaction
         watch = None
         counts = self._counts
         if counts is not None and (route is not None or model.log_sample > 0):
             watch = _make_watch(model, versions, route, counts)
         elif route is not None:
-            watch = Watch(route, {}, {})
+            watch = Watch(route, {}, {}, _is_live(split))
+        guard = self._door.guard_of(model) if self._door is not None else None
+        if guard is not None:
+            guard.recovery = make_recovery(
+                model, default.signature, self.find_any, guard.last_good, self._draw, self._log, guard.recovery
+            )
+            rules = model.protection.rules
+            guard.rules = None if rules is None else Rules(rules, default.signature, model.redact)
+        problem = self._problem_of(model, default.signature)
+        if problem:
+            rejected[model.name] = problem
         for pool in versions.values():
+            pool.follow_breaker(model.protection.breaker)
+            pool.guard = guard
+            pool.nulls = None if guard is None or guard.rules is None else guard.rules.nulls
             pool.watch = watch
             if watch is not None:
                 pool.counts = counts
-        return ModelRoute(default, versions, route, model)
+        return ModelRoute(default, versions, route, model, guard)
+
+    def _problem_of(self, model: ServedModel, signature: Signature) -> str:
+        """What the endpoint asks for and cannot get, for control; "" where all is well."""
+        rules = model.protection.rules
+        misfit = "" if rules is None else explain_misfit(rules, signature)
+        lacking = "" if self._door is None else self._door.problems.get(model.name, "")
+        return misfit or lacking or explain_unknown_fields(model.redact, signature)
+
+    def find_any(self, model: str, version: str) -> VersionPool:
+        """The pool of an endpoint or a member. Raises UnknownModel."""
+        route = self.table.any_route(model)
+        pool = None if route is None else route.versions.get(version) if version else route.default
+        if pool is None:
+            raise UnknownModel(f'"{model}" is not served here')
+        return pool
 
     async def _join(self, key: tuple[str, str], pool: VersionPool) -> None:
         """Puts the pool in its place once it answers; leaves the old one there if it does not."""
         model, version = key
         reached = await pool.wait_connected(CONNECT_S)
         self._joining.pop(key, None)
-        route = self.table.models.get(model)
+        route = self.table.any_route(model)
         if not reached or route is None or route.served is None:
             self._log.write("error", "replicas not reached; the old ones stay", endpoint=model, version=version)
             self.rejected[model] = f'no replica of version "{version}" could be reached'
@@ -211,8 +267,13 @@ class Router:
             return
         old = route.versions[version]
         versions = {**route.versions, version: pool}
-        routes = {**self.table.models, model: self._make_route(route.served, versions, self.rejected)}
-        self.table = RouteTable(self.table.version, routes, self.table.index)
+        made = {model: self._make_route(route.served, versions, self.rejected)}
+        models, members = self.table.models, self.table.members
+        if route.served.internal:
+            members = {**members, **made}
+        else:
+            models = {**models, **made}
+        self.table = RouteTable(self.table.version, models, members, self.table.index)
         self._retire(old)
 
     def _retire(self, pool: VersionPool) -> None:
@@ -265,7 +326,11 @@ def _make_watch(
         for version, pool in versions.items():
             logs[version] = log = counts.log_only(model.name, pool.served)
             log.log_sample = model.log_sample
-    return Watch(route, tallies, logs)
+    for version, pool in versions.items():
+        for counted in (tallies.get(version), logs.get(version)):
+            if counted is not None:
+                counted.redact(pool.redaction)
+    return Watch(route, tallies, logs, _is_live(split))
 
 
 def _make_mirror(
@@ -277,6 +342,7 @@ def _make_mirror(
         return None
     tally = counts.tally(model.name, pool.served, split, shadow=True)
     tally.log_sample = model.log_sample
+    tally.redact(pool.redaction)
     mirror = counts.mirrors.get((model.name, split.epoch))
     if mirror is None:
         mirror = counts.mirrors[model.name, split.epoch] = Mirror(counts, model.name, split, tally, pool)

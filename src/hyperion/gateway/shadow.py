@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 from hyperion.gateway.admit import admit
 from hyperion.gateway.binning import value_of
-from hyperion.gateway.compare import compare, first_text
+from hyperion.gateway.compare import NOTHING, compare, first_text
 from hyperion.gateway.pending import SHADOW, PendingCall
+from hyperion.policy.brownout import COPIES
 from hyperion.schema.call import InferenceAnswer, InferenceCall, Tensor
-from hyperion.schema.errors import HyperionError, Overloaded
+from hyperion.schema.errors import Fields, HyperionError, Overloaded
 from hyperion.schema.release import PairCounts, Split
 from hyperion.wire.tensor import split_rows
 
@@ -47,9 +48,15 @@ class Pairs:
         self.dropped = 0
         self.slices: dict[str, tuple[int, int]] = {}
 
-    def add(self, given: tuple[Tensor, ...], shadow: tuple[Tensor, ...], slice_name: str | None) -> None:
-        """Counts one pair; `slice_name` None is in no slice."""
-        found = compare(given, shadow)
+    def add(
+        self,
+        given: tuple[Tensor, ...],
+        shadow: tuple[Tensor, ...],
+        slice_name: str | None,
+        hidden: frozenset[str] = NOTHING,
+    ) -> None:
+        """Counts one pair; `slice_name` None is in no slice, and `hidden` are outputs of which no number is told."""
+        found = compare(given, shadow, hidden)
         self.pairs += 1
         self.flips += found.flipped
         self.disagreements += found.disagrees
@@ -108,6 +115,9 @@ class Copy:
         if answer.final:
             self._mirror.answered(self, answer)
 
+    def add_fields(self, fields: Fields) -> None:
+        """Nothing: nobody reads them."""
+
     def fail(self, error: HyperionError) -> None:
         self._mirror.failed(self, error)
 
@@ -132,15 +142,16 @@ class Mirror:
         self._waiting: list[Copy] = []
         self._loop = asyncio.get_running_loop()
 
-    def take(self, calls: list[PendingCall], outputs: tuple[Tensor, ...]) -> None:
-        """These calls were answered with the rows of `outputs`, in their order. Takes copies of its share of them."""
+    def take(self, calls: list[PendingCall], outputs: tuple[Tensor, ...], brownout: int = 0) -> None:
+        """These calls were answered with the rows of `outputs`, in their order. Takes copies of its share of them; none
+        at a level of `brownout` at which those who answered give up copies."""
         pieces: list[list[Tensor]] | None = None
         draw: Callable[[], float] = self._counts.random
         share = self._share
         for index, pending in enumerate(calls):
             if share < 1.0 and draw() >= share:
                 continue
-            if not self._has_room(pending):
+            if brownout >= COPIES or not self._has_room(pending):
                 self.pairs.dropped += 1
                 self._counts.revision += 1
                 continue
@@ -189,14 +200,15 @@ class Mirror:
     def answered(self, copy: Copy, answer: InferenceAnswer) -> None:
         """The shadow has answered, too."""
         self._close(copy)
+        redaction = self.pool.redaction
         name: str | None = None
-        if self._slice_input:
+        if self._slice_input and self._slice_input not in redaction.inputs:
             name = ""
             for tensor in copy.call.inputs:
                 if tensor.name == self._slice_input:
                     name = first_text(tensor)
                     break
-        self.pairs.add(copy.outputs, answer.outputs, name)
+        self.pairs.add(copy.outputs, answer.outputs, name, redaction.outputs)
         if self._keep_values:
             self._keep(copy, answer)
 
@@ -204,6 +216,8 @@ class Mirror:
         """Keeps what both predicted, in the first output that the version has: a caller may have asked for others."""
         specs = self.pool.signature.outputs
         output = specs[0].name if specs else ""
+        if output in self.pool.redaction.outputs:
+            return
         given, shadow = value_of(copy.outputs, output), value_of(answer.outputs, output)
         if given is not None and shadow is not None:
             self._counts.keep_values(copy.request_id, self._endpoint, self._epoch, given, shadow)

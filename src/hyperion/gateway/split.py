@@ -108,7 +108,10 @@ class Watch:
     """What one endpoint's requests count for, by the snapshot of the moment: the tallies of its tracks, and those that
     only keep a sample of the predictions."""
 
-    def __init__(self, split: SplitRoute | None, tallies: "dict[str, Tally]", logs: "dict[str, Tally]") -> None:
+    def __init__(
+        self, split: SplitRoute | None, tallies: "dict[str, Tally]", logs: "dict[str, Tally]", judged: bool = False
+    ) -> None:
+        self.judged: Final = judged  # versions are compared: each request must be computed by the one it was given to
         self._split = split
         self._tallies = tallies
         self._logs = logs

@@ -1,7 +1,11 @@
 """TLS for both edges, as configured. Used by `gateway/process` and `gateway/grpc`."""
 
+import asyncio
+import os
 import ssl
+from typing import Any
 
+from hyperion.gateway.caller import Peer
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import InvalidConfig
 
@@ -22,7 +26,8 @@ def make_tls_context(config: GatewayConfig, protocol: str) -> ssl.SSLContext | N
         context.load_cert_chain(config.tls_cert, config.tls_key)
         if config.tls_client_ca:
             context.load_verify_locations(config.tls_client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
+            # Where credentials are required anyway, a certificate is one kind of them.
+            context.verify_mode = ssl.CERT_OPTIONAL if config.require_auth else ssl.CERT_REQUIRED
     except ssl.SSLError as error:
         reason = error.reason or str(error)
         raise InvalidConfig(
@@ -31,6 +36,48 @@ def make_tls_context(config: GatewayConfig, protocol: str) -> ssl.SSLContext | N
         ) from None
     context.set_alpn_protocols([protocol])
     return context
+
+
+class TlsFiles:
+    """The files of a TLS configuration, and whether they were replaced since the last look."""
+
+    def __init__(self, config: GatewayConfig) -> None:
+        self._paths = [path for path in (config.tls_cert, config.tls_key, config.tls_client_ca) if path]
+        self._seen = self._look()
+
+    def have_changed(self) -> bool:
+        """Whether a file is another one than at the last call."""
+        seen, self._seen = self._seen, self._look()
+        return seen != self._seen
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        return [_identify(path) for path in self._paths]
+
+
+def _identify(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:  # between two renames; the next look finds it, or the reload says what is missing
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def peer_of(transport: asyncio.BaseTransport) -> Peer:
+    """What a new connection shows of its other end."""
+    address = transport.get_extra_info("peername")
+    host = address[0] if isinstance(address, tuple) else ""
+    return Peer(host, names_of(transport.get_extra_info("peercert") or {}))
+
+
+def names_of(certificate: dict[str, Any]) -> tuple[str, ...]:
+    """The names for which a client certificate stands, as `ssl` gives it: alternative names, then the common name.
+
+    >>> names_of({"subject": ((("commonName", "jobs"),),), "subjectAltName": (("URI", "spiffe://acme/jobs"),)})
+    ('spiffe://acme/jobs', 'jobs')
+    """
+    names = [value for kind, value in certificate.get("subjectAltName", ()) if kind in ("DNS", "URI", "email")]
+    names += [value for part in certificate.get("subject", ()) for kind, value in part if kind == "commonName"]
+    return tuple(names)
 
 
 def _check_readable(path: str) -> None:
