@@ -1,0 +1,165 @@
+"""Files of Parquet, CSV and JSONL as sources. Nothing is read as a whole: row groups of Parquet come in pieces, text
+as a stream.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hyperion.batch.arrow import load_arrow
+from hyperion.batch.source import Chunk, cut, describe_file, describe_schema, find_files, format_of, settle_schema
+from hyperion.schema.errors import InvalidConfig, SchemaMismatch, StorageFailed
+
+_READ_BYTES: Final = 4 << 20  # of a column of a row group at a time
+_BLOCK_BYTES: Final = 4 << 20
+
+
+def open_files(source: str, chunk_rows: int) -> "ParquetSource | TextSource":
+    """The source that a path names. Raises InvalidConfig, StorageFailed, SchemaMismatch."""
+    files = find_files(source)
+    try:
+        if format_of(files[0].name) == "parquet":
+            return ParquetSource(files, chunk_rows)
+        return TextSource(files, chunk_rows, format_of(files[0].name))
+    except OSError as error:
+        raise StorageFailed(f"{source}: cannot be read: {error.strerror or error}") from error
+
+
+class ParquetSource:
+    """Row groups are read alone or, where they are small, several together, in units of at least a chunk, so that a run
+    that goes on begins where it was and reads nothing before. No chunk spans two units."""
+
+    from_text = False
+    steady = True
+
+    def __init__(self, files: list[Path], chunk_rows: int) -> None:
+        self._files = files
+        self._chunk_rows = chunk_rows
+        self._units: list[tuple[int, list[int], int]] = []  # number of the file, row groups, rows
+        self.total_rows = 0
+        self.schema: Any = None
+        for number, path in enumerate(files):
+            with self._open(path) as file:
+                schema, metadata = file.schema_arrow, file.metadata
+                self.schema = schema if self.schema is None else self.schema
+                if not schema.equals(self.schema):
+                    raise SchemaMismatch(f"{path.name} has other columns or types than {files[0].name}")
+                self._plan(number, [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
+                self.total_rows += metadata.num_rows
+        self.facts = {"files": [describe_file(path) for path in files], "columns": describe_schema(self.schema)}
+
+    def fraction(self) -> float:
+        return 0.0
+
+    def read(self, columns: Sequence[str], _text: Sequence[str], wanted: Callable[[int], bool]) -> Iterator[Chunk]:
+        index = row = 0
+        for number, groups, rows in self._units:
+            count = -(-rows // self._chunk_rows)
+            if any(wanted(one) for one in range(index, index + count)):
+                yield from cut(self._read_unit(number, groups, columns), self._chunk_rows, index, row)
+            index, row = index + count, row + rows
+
+    def _plan(self, number: int, groups: list[int]) -> None:
+        held: list[int] = []
+        rows = 0
+        for group, size in enumerate(groups):
+            if rows and rows + size > self._chunk_rows:
+                self._units.append((number, held, rows))
+                held, rows = [], 0
+            held.append(group)
+            rows += size
+        if rows:
+            self._units.append((number, held, rows))
+
+    def _read_unit(self, number: int, groups: list[int], columns: Sequence[str]) -> Iterator[Any]:
+        path = self._files[number]
+        try:
+            with self._open(path) as file:
+                yield from file.iter_batches(self._chunk_rows, row_groups=groups, columns=list(columns))
+        except (OSError, load_arrow().ArrowException) as error:
+            raise StorageFailed(f"{path.name}: cannot be read: {error}") from error
+
+    def _open(self, path: Path) -> Any:
+        try:
+            return load_arrow("parquet").ParquetFile(path, buffer_size=_READ_BYTES, pre_buffer=False)
+        except load_arrow().ArrowException as error:
+            raise InvalidConfig(f"{path}: no Parquet file: {error}") from error
+
+
+class TextSource:
+    """CSV (a header line, commas) and JSONL. A run that goes on reads from the beginning, and scores what is left.
+
+    The columns of a model come from CSV as text and are converted later, so that what does not fit is found by its row.
+    Types of other columns are those of the first 4 MiB; a value further down that does not fit them ends the run.
+    """
+
+    steady = True
+    total_rows = 0
+
+    def __init__(self, files: list[Path], chunk_rows: int, kind: str) -> None:
+        self._files = files
+        self._chunk_rows = chunk_rows
+        self._kind = kind
+        self.from_text = kind == "csv"
+        self._size_bytes = sum(path.stat().st_size for path in files)
+        self._read_bytes = 0
+        self.schema = settle_schema(self._open(files[0], None, ())[1].schema)
+        self.facts = {"files": [describe_file(path) for path in files], "columns": describe_schema(self.schema)}
+
+    def fraction(self) -> float:
+        return self._read_bytes / self._size_bytes if self._size_bytes else 1.0
+
+    def read(self, columns: Sequence[str], text: Sequence[str], wanted: Callable[[int], bool]) -> Iterator[Chunk]:
+        arrow = load_arrow()
+        types = {name: self.schema.field(name).type for name in columns}
+        if self.from_text:
+            types |= dict.fromkeys(text, arrow.string())
+        index = row = done_bytes = 0
+        for path in self._files:
+            try:
+                stream, reader = self._open(path, types, columns)
+                for chunk in cut(reader, self._chunk_rows, index, row):
+                    index, row = chunk.index + 1, chunk.first + chunk.rows
+                    self._read_bytes = done_bytes + (stream.tell() if not stream.closed else path.stat().st_size)
+                    if wanted(chunk.index):
+                        yield chunk
+            except arrow.ArrowException as error:
+                raise SchemaMismatch(f"{path.name}: after row {row}: {_clean(error)}") from error
+            done_bytes += path.stat().st_size
+        self._read_bytes = self._size_bytes
+
+    def _open(self, path: Path, types: dict[str, Any] | None, columns: Sequence[str]) -> tuple[Any, Any]:
+        """The stream of bytes and the reader of record batches. Without `types` they are found out."""
+        arrow = load_arrow()
+        stream = arrow.OSFile(str(path), "rb")
+        try:
+            if self._kind == "csv":
+                return stream, _open_csv(stream, types, columns)
+            return stream, _open_jsonl(stream, types)
+        except arrow.ArrowException as error:
+            raise SchemaMismatch(f"{path.name}: {_clean(error)}") from error
+
+
+def _open_csv(stream: Any, types: dict[str, Any] | None, columns: Sequence[str]) -> Any:
+    csv = load_arrow("csv")
+    convert = csv.ConvertOptions(
+        column_types=types or {},
+        include_columns=list(columns) if types is not None else None,
+        null_values=[""],
+        strings_can_be_null=True,
+    )
+    parse = csv.ParseOptions(newlines_in_values=True)
+    return csv.open_csv(stream, csv.ReadOptions(block_size=_BLOCK_BYTES), parse, convert)
+
+
+def _open_jsonl(stream: Any, types: dict[str, Any] | None) -> Any:
+    arrow, json = load_arrow(), load_arrow("json")
+    if not hasattr(json, "open_json"):
+        raise InvalidConfig("this pyarrow cannot read JSONL as a stream; upgrade it: pip install -U pyarrow")
+    explicit = arrow.schema(list(types.items())) if types is not None else None
+    parse = json.ParseOptions(explicit_schema=explicit, unexpected_field_behavior="ignore" if types else "infer")
+    return json.open_json(stream, json.ReadOptions(block_size=_BLOCK_BYTES), parse)
+
+
+def _clean(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
