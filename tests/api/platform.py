@@ -156,6 +156,12 @@ class Platform:
     async def follow(self, endpoint: str) -> None:
         return  # there are no gateways here
 
+    def member_reasons(self) -> dict[str, str]:
+        return {}
+
+    async def follow_writes(self) -> None:
+        return
+
     def is_ready(self) -> bool:
         return True
 

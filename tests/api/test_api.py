@@ -171,3 +171,12 @@ def test_the_openapi_document_describes_every_call(admin: Admin) -> None:
     }
     page = admin.ask("/api/docs").body.decode()
     assert all(path in page for path in document["paths"])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [f"ledger/{query}={1 << 63}" for query in ("entries?after", "proofs/inclusion?seq", "proofs/consistency?first")],
+)
+def test_a_number_beyond_what_a_database_holds_is_refused(admin: Admin, path: str) -> None:
+    answer = admin.ask(f"/api/v1/{path}", authorization=f"Bearer {admin.token}")
+    assert (answer.status, "less than or equal" in answer.json()["error"]) == (422, True)

@@ -66,7 +66,7 @@ def test_yaml_is_taken_and_a_mistake_names_its_line(platform: Platform) -> None:
         (endpoint("x", "fraud@9"), 404, "unknown_model", "'9'"),
         (endpoint("x", "frod@1"), 404, "unknown_model", "did you mean fraud"),
         (endpoint("x/y", "fraud@1"), 422, "invalid_resource", "metadata.name"),
-        (endpoint("x", "fraud@1", cache={}), 422, "invalid_resource", "not done by this version"),
+        (endpoint("x", "fraud@1", replicas={"idle_s": 5}), 422, "invalid_resource", "not done by this version"),
         ([endpoint("x", "fraud@1"), endpoint("x", "fraud@2")], 422, "invalid_resource", "given twice"),
         ([], 422, "invalid_resource", "no resource"),
         (b"{", 400, "malformed", "not JSON"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from hyperion.control.job_board import JobBoard
 from hyperion.control.publish import Publisher, read_snapshot
 from hyperion.fleet.home import listen_unix
 from hyperion.schema.snapshot import ModelState, Snapshot
@@ -61,7 +62,7 @@ class Scene:
 @asynccontextmanager
 async def scene(directory: Path, poll_s: float = 60.0) -> AsyncIterator[Scene]:
     made = Scene(directory, poll_s)
-    server = await made.publisher.serve(listen_unix(made.socket), made.command)
+    server = await made.publisher.serve(listen_unix(made.socket), made.command, JobBoard(lambda _: None))
     yield made
     server.close()
 
@@ -138,7 +139,8 @@ async def test_commands_are_carried_out_and_their_errors_come_back(tmp_path: Pat
         gateway = await s.connect()
         assert await gateway.ask(link.Load("m")) == link.Done("no such model", "unknown_model")
         assert await gateway.ask(link.Unload("m")) == link.Done("no such model", "unknown_model")
-        assert s.commands == [link.Load("m"), link.Unload("m")]
+        assert isinstance(await gateway.ask(link.UnknownKey("https://id")), link.Done)
+        assert s.commands == [link.Load("m"), link.Unload("m"), link.UnknownKey("https://id")]
 
 
 @pytest.mark.parametrize("nonsense", [b"\xff\xff\xff\xff", b"\x02\x00\x00\x00{}", link.encode(link.Done())])

@@ -28,12 +28,16 @@ from hyperion.api.records import (
     view_replicas,
 )
 from hyperion.api.routes_audit import add_key_routes, add_ledger_routes
+from hyperion.api.routes_batches import add_batch_routes
 from hyperion.api.routes_endpoints import add_endpoint_routes
+from hyperion.api.routes_jobs import add_job_routes
 from hyperion.api.routes_labels import add_label_routes
 from hyperion.api.routes_registry import add_blob_routes, add_registry_routes
 from hyperion.api.routes_rollouts import add_rollout_routes
+from hyperion.api.routes_tenants import add_issuer_routes, add_resource_routes, add_tenant_routes
+from hyperion.api.routes_usage import add_usage_routes
 from hyperion.schema.errors import UnknownModel
-from hyperion.schema.resource import Endpoint
+from hyperion.store.resource_yaml import KINDS
 
 # The pages are whole in themselves; nothing of them may come from, or go to, another host.
 _PAGE_HEADERS = {
@@ -42,6 +46,7 @@ _PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+_NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"  # as `store/names` has it
 Name = Annotated[str, Path(description="name of the model", max_length=128)]
 
 
@@ -74,6 +79,12 @@ _GROUPS = (
     ("registry", add_registry_routes),
     ("registry", add_blob_routes),
     ("labels", add_label_routes),
+    ("jobs", add_job_routes),
+    ("batch jobs", add_batch_routes),
+    ("resources", add_resource_routes),
+    ("tenants", add_tenant_routes),
+    ("tenants", add_usage_routes),
+    ("issuers", add_issuer_routes),
     ("keys", add_key_routes),
     ("ledger", add_ledger_routes),
 )
@@ -96,7 +107,8 @@ def _complete_document(app: FastAPI) -> None:
             document = write()
             parts = document.setdefault("components", {})
             schemas = parts.setdefault("schemas", {})
-            _, resources = msgspec.json.schema_components([Endpoint], ref_template="#/components/schemas/{name}")
+            _, resources = msgspec.json.schema_components(KINDS.values(), ref_template="#/components/schemas/{name}")
+            _complete_resources(resources)
             template = "#/components/schemas/{model}"
             _, problems = models_json_schema([(Problem, "serialization")], ref_template=template)
             schemas |= resources | problems["$defs"]
@@ -105,6 +117,15 @@ def _complete_document(app: FastAPI) -> None:
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _complete_resources(schemas: dict[str, Any]) -> None:
+    """Say of resources what is checked only after they are read: their names, and that they name their kind."""
+    schemas["Metadata"]["properties"]["name"] |= {"pattern": _NAME}
+    for kind in KINDS:
+        schema = schemas[kind]
+        schema["properties"]["apiVersion"]["enum"] = [schema["properties"]["apiVersion"]["default"]]
+        schema["required"] = ["kind", *schema["required"]]
 
 
 def _add_reads(app: FastAPI, management: Management) -> None:

@@ -7,16 +7,28 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from hyperion.policy.rollout_state import ReleaseState
+from hyperion.schema.job import JobView, StoredAnswer
 from hyperion.schema.registry import Manifest
 from hyperion.schema.release import TrackCounts
-from hyperion.schema.resource import Endpoint, Strategy
+from hyperion.schema.resource import Resource, Strategy
+from hyperion.schema.usage import Amounts, DayUsage
 from hyperion.store.blobs import Blobs
 from hyperion.store.changes import Change
 from hyperion.store.endpoints import EndpointRow
 from hyperion.store.ledger import Entry, Findings
 from hyperion.store.registry import ModelRow, VersionRow
 from hyperion.store.tokens import TokenRow
-from hyperion.store.views import Deployed, Explained, LiveThen, Registered, ReleaseRow, Verification
+from hyperion.store.views import (
+    BatchFound,
+    Deployed,
+    Explained,
+    IssuerFound,
+    LiveThen,
+    Registered,
+    ReleaseRow,
+    TenantFound,
+    Verification,
+)
 
 
 class Models(Protocol):
@@ -59,6 +71,11 @@ class Audit(Protocol):
     def find_key(self, secret: str) -> TokenRow | None:
         """The valid key with this secret."""
 
+    def rotate_key(
+        self, key_id: str, overlap_s: float, *, actor: str, reason: str = ""
+    ) -> tuple[TokenRow, str, TokenRow]:
+        """Make a key's successor: the new one, its secret, and the old one."""
+
     def list_keys(self) -> list[TokenRow]:
         """All keys."""
 
@@ -99,8 +116,77 @@ class Labels(Protocol):
         """Keep labels (prediction, label, source, since when); return how many are for unknown predictions."""
 
 
+class Tenants(Protocol):
+    """Tenants and issuers."""
+
+    def list_tenants(self, after: str = "", limit: int = 100) -> list[TenantFound]:
+        """Tenants by name."""
+
+    def get_tenant(self, name: str) -> TenantFound:
+        """One tenant."""
+
+    def delete_tenant(self, name: str, *, dry_run: bool = False, actor: str, reason: str = "") -> Change:
+        """Forget a tenant that nobody can come in as."""
+
+    def list_issuers(self, after: str = "", limit: int = 100) -> list[IssuerFound]:
+        """Issuers by name."""
+
+    def get_issuer(self, name: str) -> IssuerFound:
+        """One issuer."""
+
+    def delete_issuer(self, name: str, *, dry_run: bool = False, actor: str, reason: str = "") -> Change:
+        """Forget an issuer."""
+
+
+class BatchJobs(Protocol):
+    """Tables to score."""
+
+    def list_(self, after: str = "", limit: int = 100) -> list[BatchFound]:
+        """Batch jobs by name."""
+
+    def get(self, name: str) -> BatchFound:
+        """One batch job, and how it fares."""
+
+    def delete(self, name: str, *, dry_run: bool = False, actor: str, reason: str = "") -> Change:
+        """Stop and forget one."""
+
+
+class Usage(Protocol):
+    """What tenants have used."""
+
+    def read(self, tenant: str, first: str = "", last: str = "") -> tuple[str, str, list[DayUsage], Amounts]:
+        """First and last day, what was used on each day between them, and the sum."""
+
+
+class Jobs(Protocol):
+    """What was to be answered later."""
+
+    def list_(
+        self, state: str = "", endpoint: str = "", tenant: str = "", after: str = "", limit: int = 100
+    ) -> list[JobView]:
+        """Jobs by age."""
+
+    def get(self, job_id: str) -> JobView:
+        """One job."""
+
+    def result(self, job_id: str) -> StoredAnswer:
+        """Its answer."""
+
+    def cancel(self, job_id: str, *, actor: str) -> JobView:
+        """End one that has not ended."""
+
+    def retry(self, job_id: str) -> JobView:
+        """Let one that has ended run again."""
+
+    def discard(self, job_id: str) -> None:
+        """Forget one that has ended."""
+
+    def secret(self, tenant: str) -> str:
+        """What callbacks to this tenant are signed with."""
+
+
 class Desk(Protocol):
-    """Endpoints and their rollouts."""
+    """Resources, and the rollouts of endpoints."""
 
     @property
     def models(self) -> Models:
@@ -111,13 +197,27 @@ class Desk(Protocol):
         """Keys, the ledger, lineage."""
 
     @property
+    def jobs(self) -> Jobs:
+        """What was to be answered later."""
+
+    @property
+    def batches(self) -> BatchJobs:
+        """Tables to score."""
+
+    @property
     def labels(self) -> Labels:
         """What turned out to be true of predictions."""
 
-    def apply(
-        self, resources: Sequence[Endpoint], *, dry_run: bool = False, actor: str, reason: str = ""
-    ) -> list[Change]:
-        """Make the endpoints as these say."""
+    @property
+    def usage(self) -> Usage:
+        """What tenants have used."""
+
+    @property
+    def tenants(self) -> Tenants:
+        """Tenants and issuers."""
+
+    def apply(self, given: Sequence[Resource], *, dry_run: bool = False, actor: str, reason: str = "") -> list[Change]:
+        """Make things as these resources say."""
 
     def list_endpoints(self, after: str = "", limit: int = 100) -> list[EndpointRow]:
         """Endpoints by name."""

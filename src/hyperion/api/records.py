@@ -43,6 +43,12 @@ class Management(Protocol):
     async def follow(self, endpoint: str) -> None:
         """Wait until every gateway runs what was decided last for an endpoint."""
 
+    def member_reasons(self) -> dict[str, str]:
+        """Why internal endpoints do not answer, by name."""
+
+    async def follow_writes(self) -> None:
+        """Wait until every gateway runs what the store has now."""
+
     def rejected(self) -> dict[str, str]:
         """Endpoints that a gateway could not follow in full."""
 

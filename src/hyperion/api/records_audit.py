@@ -1,6 +1,6 @@
 """What the API takes and answers about keys, the ledger and lineage, as pydantic models."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from pydantic import BaseModel, Field
@@ -11,13 +11,29 @@ from hyperion.store.ledger import Entry, Findings
 from hyperion.store.tokens import TokenRow
 from hyperion.store.views import Explained, LiveThen
 
+# Kinds of entries, up to the dot, that tell who calls, or with what data.
+_ABOUT_CALLERS: Final = frozenset(("tenant", "issuer", "token", "batchjob"))
+_WITHHELD: Final = {"withheld": 'needs the scope "deploy"'}
+YEAR_9999_S: Final = 253_402_300_799  # the last second that a calendar can show
+
 
 class KeyRequest(BaseModel):
     """A key to make."""
 
     tenant: str = Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     scopes: list[Scope] = Field(default=["infer"], min_length=1)
-    expires_at: float | None = Field(default=None, description="seconds since 1970; null is never")
+    expires_at: float | None = Field(
+        default=None, description="seconds since 1970; null is never", gt=0, le=YEAR_9999_S, allow_inf_nan=False
+    )
+
+    model_config = {"extra": "forbid"}
+
+
+class RotateRequest(BaseModel):
+    """How a key is to be followed by another."""
+
+    overlap_s: float = Field(default=86_400.0, ge=0, le=31_536_000, description="how long both count, in seconds")
+    reason: str = Field(default="", max_length=300)
 
     model_config = {"extra": "forbid"}
 
@@ -42,6 +58,13 @@ class NewKey(BaseModel):
     tenant: str
     scopes: list[str]
     expires_at: float | None
+
+
+class RotatedKey(NewKey):
+    """The successor of a key, which is shown this once, and the key that it is for."""
+
+    replaces: str
+    replaced_expires_at: float = Field(description="when the old one ends, in seconds since 1970")
 
 
 class EntryView(BaseModel):
@@ -163,9 +186,12 @@ def view_findings(found: Findings) -> FindingsView:
     return FindingsView.model_validate(msgspec.to_builtins(found))
 
 
-def view_entry(entry: Entry) -> EntryView:
-    """Return the view."""
-    return EntryView.model_validate(msgspec.to_builtins(entry))
+def view_entry(entry: Entry, *, whole: bool = True) -> EntryView:
+    """Return the view. One that is not `whole` tells that something was decided of who calls, and not what."""
+    view = EntryView.model_validate(msgspec.to_builtins(entry))
+    if not whole and entry.kind.partition(".")[0] in _ABOUT_CALLERS:
+        view.detail = _WITHHELD
+    return view
 
 
 def view_explained(found: Explained) -> ExplainView:

@@ -6,12 +6,13 @@ from typing import Any, Literal
 import msgspec
 from pydantic import BaseModel, Field
 
+from hyperion.api.endpoint_status import MemberView, Sight, view_members
 from hyperion.policy.rollout_state import ReleaseState
 from hyperion.schema.release import TrackCounts
 from hyperion.schema.resource import API_VERSION, Strategy
 from hyperion.store.changes import Change
 from hyperion.store.endpoints import EndpointRow
-from hyperion.store.resource_checks import idle_fields
+from hyperion.store.resource_checks_rollout import idle_fields
 from hyperion.store.views import ReleaseRow
 
 Verb = Literal["promote", "pause", "resume", "abort", "undo"]
@@ -77,6 +78,9 @@ class EndpointStatus(BaseModel):
     generation: int = Field(description="grows with every change of the resource")
     created_at: float
     updated_at: float
+    ready: bool = Field(description="whether gateways are told to serve it")
+    reason: str = Field(default="", description="why it is not ready, or not as the resource says")
+    members: list[MemberView] = Field(default=[], description="of its graph and of its fallback chain")
     rollout: RolloutView
 
 
@@ -161,12 +165,12 @@ class CommandView(BaseModel):
     rollout: RolloutView
 
 
-def view_endpoint(row: EndpointRow, state: ReleaseState | None) -> EndpointView:
-    """Return the view; its spec has every field that means something."""
+def view_endpoint(row: EndpointRow, state: ReleaseState | None, sight: Sight) -> EndpointView:
+    """Return the view; its spec has every field that means something. An upstream and a graph have no rollouts."""
     spec = msgspec.to_builtins(row.resource.spec)
     for field in idle_fields(row.resource.spec.rollout.strategy):
         spec["rollout"].pop(field, None)
-    release = ReleaseRow(row.name, row.resource, row.generation, state)
+    release = ReleaseRow(row.name, row.resource, row.generation, state if row.resource.spec.model else None)
     return EndpointView(
         metadata=msgspec.to_builtins(row.resource.metadata),
         spec=spec,
@@ -174,6 +178,9 @@ def view_endpoint(row: EndpointRow, state: ReleaseState | None) -> EndpointView:
             generation=row.generation,
             created_at=row.created_at,
             updated_at=row.updated_at,
+            ready=row.name in sight.served,
+            reason=sight.reasons.get(row.name, ""),
+            members=view_members(row.resource, sight),
             rollout=view_rollout(release),
         ),
     )
@@ -182,6 +189,11 @@ def view_endpoint(row: EndpointRow, state: ReleaseState | None) -> EndpointView:
 def view_change(change: Change) -> ChangeView:
     """Return the view."""
     return ChangeView.model_validate(msgspec.to_builtins(change))
+
+
+def view_changes(changes: Iterable[Change], dry_run: bool) -> Changes:
+    """Return the answer to a write."""
+    return Changes(dry_run=dry_run, changes=[view_change(change) for change in changes])
 
 
 def view_rollout(row: ReleaseRow, counts: Iterable[TrackCounts] = ()) -> RolloutView:

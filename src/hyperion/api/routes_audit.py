@@ -3,6 +3,7 @@
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from hyperion.api.callers import Admin, Reader
@@ -17,6 +18,8 @@ from hyperion.api.records_audit import (
     LiveView,
     NewKey,
     ProofView,
+    RotatedKey,
+    RotateRequest,
     VerifyRequest,
     view_entry,
     view_explained,
@@ -26,7 +29,8 @@ from hyperion.api.records_audit import (
 )
 
 PAGE_MAX: Final = 1_000
-Count = Annotated[int, Query(ge=0)]
+NUMBER_MAX: Final = (1 << 53) - 1  # what JSON's readers can count to; a database can count further
+Count = Annotated[int, Query(ge=0, le=NUMBER_MAX)]
 KeyId = Annotated[str, Path(description="id of the key", max_length=128)]
 Words = Annotated[str, Query(max_length=300)]
 
@@ -40,15 +44,40 @@ def add_key_routes(router: APIRouter, management: Management) -> None:
         return [view_key(row) for row in desk_of(management).audit.list_keys()]
 
     @router.post("/keys", status_code=201)
-    def create_key(caller: Admin, body: KeyRequest) -> NewKey:
-        """Make a key. Its secret is in this answer and nowhere else."""
-        row, secret = desk_of(management).audit.create_key(body.tenant, body.scopes, body.expires_at, actor=caller.name)
+    async def create_key(caller: Admin, body: KeyRequest) -> NewKey:
+        """Make a key; answers when every gateway knows it. Its secret is in this answer and nowhere else."""
+        audit = desk_of(management).audit
+        row, secret = await run_in_threadpool(
+            lambda: audit.create_key(body.tenant, body.scopes, body.expires_at, actor=caller.name)
+        )
+        await management.follow_writes()
         return NewKey(id=row.id, key=secret, tenant=row.tenant, scopes=list(row.scopes), expires_at=row.expires_at)
 
+    @router.post("/keys/{key_id}/rotate", status_code=201)
+    async def rotate_key(key_id: KeyId, caller: Admin, body: RotateRequest | None = None) -> RotatedKey:
+        """Make a key's successor, of the same tenant and scopes; the old one ends after the overlap. Answers when every
+        gateway knows."""
+        audit, wish = desk_of(management).audit, body or RotateRequest()
+        new, secret, old = await run_in_threadpool(
+            lambda: audit.rotate_key(key_id, wish.overlap_s, actor=caller.name, reason=wish.reason)
+        )
+        await management.follow_writes()
+        return RotatedKey(
+            id=new.id,
+            key=secret,
+            tenant=new.tenant,
+            scopes=list(new.scopes),
+            expires_at=new.expires_at,
+            replaces=old.id,
+            replaced_expires_at=old.expires_at or 0.0,
+        )
+
     @router.delete("/keys/{key_id}", status_code=204, response_class=Response)
-    def revoke_key(key_id: KeyId, caller: Admin, reason: Words = "") -> None:
-        """End a key, at once and for good."""
-        desk_of(management).audit.revoke_key(key_id, actor=caller.name, reason=reason)
+    async def revoke_key(key_id: KeyId, caller: Admin, reason: Words = "") -> None:
+        """End a key for good; answers when no gateway takes it any more."""
+        audit = desk_of(management).audit
+        await run_in_threadpool(lambda: audit.revoke_key(key_id, actor=caller.name, reason=reason))
+        await management.follow_writes()
 
 
 def add_ledger_routes(router: APIRouter, management: Management) -> None:
@@ -56,17 +85,19 @@ def add_ledger_routes(router: APIRouter, management: Management) -> None:
 
     @router.get("/ledger/entries")
     def list_entries(
-        _caller: Reader,
-        after: Annotated[int, Query(ge=-1, description="sequence number")] = -1,
+        caller: Reader,
+        after: Annotated[int, Query(ge=-1, le=NUMBER_MAX, description="sequence number")] = -1,
         limit: Annotated[int, Query(ge=1, le=PAGE_MAX)] = 100,
         subject: Words = "",
         kind: Annotated[str, Query(max_length=100, description="`rollout.` means all that begin so")] = "",
         newest: Annotated[bool, Query(description="start from the end, newest first")] = False,
     ) -> EntryList:
-        """Entries, oldest first, of one subject or kind where asked."""
+        """Entries, oldest first, of one subject or kind where asked. What they tell of tenants, issuers, keys and batch
+        jobs needs the scope deploy."""
         found = desk_of(management).audit.entries(after=after, limit=limit, subject=subject, kind=kind, newest=newest)
         return EntryList(
-            items=[view_entry(entry) for entry in found], next=found[-1].seq if len(found) == limit else None
+            items=[view_entry(entry, whole="deploy" in caller.scopes) for entry in found],
+            next=found[-1].seq if len(found) == limit else None,
         )
 
     @router.get("/ledger/live")

@@ -118,9 +118,12 @@ def add_blob_routes(router: APIRouter, management: Management) -> None:
         """Upload a file. It goes to the disk as it comes, and is kept only if its content has this digest."""
         del caller
         size = _read_length(request)
-        stream = BodyStream(request.stream())
+        chunks = request.stream()
         blobs = desk_of(management).models.blobs
-        await run_in_threadpool(blobs.put, stream, digest.removeprefix("sha256:"), size)  # type: ignore[arg-type]
+        body = BodyStream(chunks)
+        await run_in_threadpool(blobs.put, body, digest.removeprefix("sha256:"), size)  # type: ignore[arg-type]
+        async for _ in chunks:
+            pass  # of a blob that is here already: unread, it would make the connection end before the answer arrives
         return JSONResponse({"digest": digest, "size_bytes": size}, 201)
 
 

@@ -10,22 +10,29 @@ import msgspec
 from sqlalchemy import Connection
 
 from hyperion.control.desk_audit import Audit
+from hyperion.control.desk_batches import BatchDesk
+from hyperion.control.desk_jobs import Jobs
 from hyperion.control.desk_models import Models
+from hyperion.control.desk_tenants import Tenants
 from hyperion.control.labels import Labels
 from hyperion.control.release_record import Record, decode_record
+from hyperion.control.usage_book import UsageDesk
+from hyperion.policy.circle import find_circle
+from hyperion.policy.constraints import explain_misfit
+from hyperion.policy.members import list_neighbours, list_references
 from hyperion.policy.rollout_state import OPEN, ReleaseState
-from hyperion.schema.errors import InvalidResource, NotFound
+from hyperion.schema.errors import GateRefused, InvalidResource, NotFound
 from hyperion.schema.registry import Manifest
 from hyperion.schema.release import TrackCounts
-from hyperion.schema.resource import Endpoint, Strategy
-from hyperion.store import endpoints, registry, rollouts
+from hyperion.schema.resource import Endpoint, Issuer, Resource, Strategy, Tenant
+from hyperion.store import endpoints, registry, resources, rollouts
 from hyperion.store.blobs import Blobs
 from hyperion.store.changes import Change, compare, delete
 from hyperion.store.database import Database
 from hyperion.store.endpoints import EndpointRow
 from hyperion.store.reading import suggest
 from hyperion.store.signing import Trust
-from hyperion.store.views import Deployed, ReleaseRow
+from hyperion.store.views import Deployed, IssuerState, ReleaseRow
 
 RESTART = "restart"
 
@@ -34,11 +41,21 @@ def _no_counts(_endpoint: str) -> tuple[TrackCounts, ...]:
     return ()
 
 
+def _no_keys(_issuer: str) -> IssuerState:
+    return IssuerState()
+
+
+def _nobody_waits() -> None:
+    return
+
+
 class Desk:
     """The verbs over endpoints and their rollouts; those of the registry are in `models`, those of keys, the ledger
-    and lineage in `audit`, those of labels in `labels`. `wake` must be safe to call from any thread. `counts` gives
-    what the gateways counted of an endpoint's rollout; it is called on the event loop's thread. `trust` says whose
-    signatures count."""
+    and lineage in `audit`, those of labels in `labels`, those of batch jobs in `batches`,
+    those of tenants and issuers in `tenants`, what tenants use in
+    `usage`. `wake` must be safe to call from any thread, and so must `welcome`, which is for changes of who may call.
+    `counts` gives what the gateways counted of an endpoint's rollout; it is called on the event loop's thread. `trust`
+    says whose signatures count, `issuers` what is known of the keys of an issuer of tokens."""
 
     def __init__(
         self,
@@ -47,30 +64,42 @@ class Desk:
         wake: Callable[[], None],
         counts: Callable[[str], tuple[TrackCounts, ...]] = _no_counts,
         trust: Trust = Trust(),  # noqa: B008  it is frozen
+        welcome: Callable[[], None] = _nobody_waits,
+        issuers: Callable[[str], IssuerState] = _no_keys,
+        jobs: Jobs | None = None,
+        batches: BatchDesk | None = None,
     ) -> None:
         self.models = Models(database, blobs, wake, trust)
-        self.audit = Audit(database)
+        self.audit = Audit(database, welcome)
         self.labels = Labels(database)
+        self.usage = UsageDesk(database)
+        self.jobs = jobs or Jobs(database)
+        self.batches = batches or BatchDesk(database, None, _nobody_waits)
+        self.tenants = Tenants(database, welcome, issuers)
         self.counts = counts
         self._database = database
         self._wake = wake
+        self._welcome = welcome
 
-    def apply(
-        self, resources: Sequence[Endpoint], *, dry_run: bool = False, actor: str, reason: str = ""
-    ) -> list[Change]:
-        """Make the endpoints as these say, all or none, and return what that changes; `dry_run` changes nothing.
+    def apply(self, given: Sequence[Resource], *, dry_run: bool = False, actor: str, reason: str = "") -> list[Change]:
+        """Make things as these resources say, all or none, and return what that changes; `dry_run` changes nothing.
 
-        Raises `UnknownModel` where a model is not in the registry, `Conflict` for an endpoint that is being deleted.
+        Raises `UnknownModel` where a model is not in the registry, `Conflict` for an endpoint that is being deleted and
+        for tenants or issuers that could not be told from others.
         """
-        if dry_run:
-            with self._database.read() as tx:
-                return [self._compare(tx, resource) for resource in resources]
-        with self._database.write() as tx:
-            changes = [self._compare(tx, resource) for resource in resources]
-            for resource, change in zip(resources, changes, strict=True):
-                if change.action != "unchanged":
+        with self._database.read() if dry_run else self._database.write() as tx:
+            self.tenants.check(tx, given)
+            _check_circles(tx, given)
+            changes = [self._compare(tx, resource) for resource in given]
+            for resource, change in zip(given, changes, strict=True):
+                if change.action == "unchanged" or dry_run:
+                    continue
+                if isinstance(resource, Endpoint):
                     endpoints.put(tx, resource, actor=actor, reason=reason)
-        self._wake_after(changes)
+                else:
+                    resources.put(tx, resource, actor=actor, reason=reason)
+        if not dry_run:
+            self._wake_after(changes)
         return changes
 
     def list_endpoints(self, after: str = "", limit: int = 100) -> list[EndpointRow]:
@@ -102,7 +131,7 @@ class Desk:
         endpoint, `UnknownModel` for the version.
         """
         with self._database.write() as tx:
-            row = _require(tx, name)
+            row = _require_released(tx, name)
             manifest = registry.resolve(tx, reference)
             wanted = _with_model(row.resource, reference, strategy)
             change = compare(row.resource, wanted)
@@ -127,7 +156,7 @@ class Desk:
         """How far the endpoint's release is. Raises `NotFound`."""
         with self._database.read() as tx:
             row = _require(tx, name)
-            record = _record_of(tx, name)
+            record = _record_of(tx, name) if row.resource.spec.model else None
             return ReleaseRow(name, row.resource, row.generation, record.state if record is not None else None)
 
     def list_rollouts(self) -> dict[str, ReleaseState]:
@@ -138,7 +167,7 @@ class Desk:
     def command(self, name: str, verb: str, *, actor: str, reason: str = "") -> int:
         """Give a rollout a command (promote, pause, resume, abort, undo) and return its id. Raises `NotFound`."""
         with self._database.write() as tx:
-            _require(tx, name)
+            _require_released(tx, name)
             command = rollouts.push_command(tx, name, verb, actor=actor, reason=reason)
         self._wake()
         return command
@@ -148,14 +177,26 @@ class Desk:
         with self._database.read() as tx:
             return rollouts.outcome_of(tx, command)
 
-    def _compare(self, tx: Connection, resource: Endpoint) -> Change:
-        registry.resolve(tx, resource.spec.model)
+    def _compare(self, tx: Connection, resource: Resource) -> Change:
+        if isinstance(resource, Tenant | Issuer):
+            return self.tenants.compare(tx, resource)
+        if not isinstance(resource, Endpoint):
+            return self.batches.compare(tx, resource)
+        for reference in list_references(resource):
+            manifest = registry.resolve(tx, reference)
+            if reference == resource.spec.model:
+                _check_rules(resource, manifest)
         row = endpoints.get(tx, resource.metadata.name)
         return compare(None if row is None or row.deleting else row.resource, resource)
 
     def _wake_after(self, changes: Sequence[Change]) -> None:
-        if any(change.action != "unchanged" for change in changes):
+        changed = {change.kind for change in changes if change.action != "unchanged"}
+        if "Endpoint" in changed:
             self._wake()
+        if "BatchJob" in changed:
+            self.batches.changed()
+        if changed - {"Endpoint", "BatchJob"}:
+            self._welcome()
 
 
 def _require(tx: Connection, name: str) -> EndpointRow:
@@ -163,6 +204,37 @@ def _require(tx: Connection, name: str) -> EndpointRow:
     if row is None or row.deleting:
         known = [other.name for other in endpoints.list_(tx) if not other.deleting]
         raise NotFound(f'endpoint "{name}" is not known here{suggest(name, known)}; see: hyperion get endpoints')
+    return row
+
+
+def _check_rules(resource: Endpoint, manifest: Manifest) -> None:
+    """Raise `InvalidResource` where the rules do not fit what the version says that it takes. Most say nothing before
+    they are loaded."""
+    rules = resource.spec.schema
+    if rules is not None and manifest.signature is not None and (why := explain_misfit(rules, manifest.signature)):
+        raise InvalidResource(f"spec.{why}")
+
+
+def _check_circles(tx: Connection, given: Sequence[Resource]) -> None:
+    """Raise `InvalidResource` where endpoints would name each other in a circle: a request would never come to an end.
+    Endpoints that are not there yet name nobody."""
+    changed = {one.metadata.name: one for one in given if isinstance(one, Endpoint)}
+
+    def name_others(name: str) -> Sequence[str]:
+        row = None if name in changed else endpoints.get(tx, name)
+        resource = changed.get(name) or (row.resource if row is not None else None)
+        return list_neighbours(resource) if resource is not None else ()
+
+    for name in changed:
+        if way := find_circle(name, name_others):
+            raise InvalidResource(f"endpoint {name!r} comes back to itself: {' -> '.join(way)}; leave one of them out")
+
+
+def _require_released(tx: Connection, name: str) -> EndpointRow:
+    row = _require(tx, name)
+    if not row.resource.spec.model:
+        kind = "an upstream" if row.resource.spec.upstream is not None else "a graph"
+        raise GateRefused(f'endpoint "{name}" is {kind}: it has no versions to roll out; change it with hyperion apply')
     return row
 
 

@@ -1,6 +1,6 @@
 """The verbs over keys, the ledger and lineage. Part of the desk."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
 
@@ -19,17 +19,31 @@ _STEPS = tuple(f"rollout.{step}" for step in ("started", "step", "promoted", "pa
 
 
 class Audit:
-    """Reads the ledger; writes only keys, with their entries."""
+    """Reads the ledger; writes only keys, with their entries. `welcome` is called after each such write, from any
+    thread."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, welcome: Callable[[], None]) -> None:
         self._database = database
+        self._welcome = welcome
 
     def create_key(
         self, tenant: str, scopes: Sequence[str], expires_at: float | None, *, actor: str
     ) -> tuple[TokenRow, str]:
         """Make a key. Returns its row and the secret, which nobody can show again."""
         with self._database.write() as tx:
-            return tokens.create(tx, tenant, tuple(scopes), expires_at, actor=actor)
+            made = tokens.create(tx, tenant, tuple(scopes), expires_at, actor=actor)
+        self._welcome()
+        return made
+
+    def rotate_key(
+        self, key_id: str, overlap_s: float, *, actor: str, reason: str = ""
+    ) -> tuple[TokenRow, str, TokenRow]:
+        """Make a key's successor, and let the old one end after the overlap. Returns the new one, its secret, and the
+        old one. Raises `NotFound`, `Conflict`."""
+        with self._database.write() as tx:
+            made = tokens.rotate(tx, key_id, overlap_s, actor=actor, reason=reason)
+        self._welcome()
+        return made
 
     def find_key(self, secret: str) -> TokenRow | None:
         """The key that has this secret, unless it is revoked or expired."""
@@ -38,13 +52,17 @@ class Audit:
 
     def list_keys(self) -> list[TokenRow]:
         """All keys, without their secrets."""
+        rows: list[TokenRow] = []
         with self._database.read() as tx:
-            return tokens.list_(tx)
+            while page := tokens.list_(tx, after=rows[-1].id if rows else ""):
+                rows += page
+        return rows
 
     def revoke_key(self, key_id: str, *, actor: str, reason: str = "") -> None:
         """End a key. Raises `NotFound`."""
         with self._database.write() as tx:
             tokens.revoke(tx, key_id, actor=actor, reason=reason)
+        self._welcome()
 
     def entries(
         self, *, after: int = -1, limit: int = 100, subject: str = "", kind: str = "", newest: bool = False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from hyperion.policy.rollout_counts import add_columns
 from hyperion.schema.release import (
     CATEGORIES_MAX,
     GatewayReport,
@@ -98,8 +99,8 @@ def add_counts(parts: Iterable[TrackCounts]) -> TrackCounts:
         requests=sum(part.requests for part in every),
         errors=sum(part.errors for part in every),
         slow=sum(part.slow for part in every),
-        latency=_add_columns([part.latency for part in every]),
-        bins=_add_columns([part.bins for part in every]),
+        latency=add_columns([part.latency for part in every]),
+        bins=add_columns([part.bins for part in every]),
         reasons=dict(sorted(reasons.items(), key=lambda item: -item[1])[:CATEGORIES_MAX]),
     )
 
@@ -131,8 +132,3 @@ def join_samples(parts: Iterable[OutputSample]) -> OutputSample:
             numbers += part.numbers
             labels += part.labels
     return msgspec.structs.replace(first, numbers=tuple(numbers[:_SAMPLE_MAX]), labels=tuple(labels[:_SAMPLE_MAX]))
-
-
-def _add_columns(rows: list[tuple[int, ...]]) -> tuple[int, ...]:
-    width = max(map(len, rows))
-    return tuple(sum(row[column] for row in rows if column < len(row)) for column in range(width))

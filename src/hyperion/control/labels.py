@@ -6,9 +6,11 @@ never waits.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
+from hyperion.control.errands import Errands
+from hyperion.policy.redact import is_personal, redact_text
 from hyperion.policy.rollout_state import OPEN, Labelled, ReleaseState
 from hyperion.policy.values import write_value
 from hyperion.schema.errors import HyperionError
@@ -32,14 +34,16 @@ class Labels:
 
     def put(self, given: Sequence[tuple[str, str | float, str, float | None]]) -> int:
         """Keep labels: prediction id, label, source, and since when (None and the future: now). The newest of a source
-        counts. Return how many are for predictions of which nothing is kept, or not yet."""
+        counts. Return how many are for predictions of which nothing is kept, or not yet. Personal data in a label is
+        not kept; an id that is some is no prediction's, as gateways take no such ids."""
         now = self._clock()
         rows = [
-            Label(prediction_id, source, write_value(label), now if at is None else min(at, now))
+            Label(prediction_id, source, write_value(_clean(label)), now if at is None else min(at, now))
             for prediction_id, label, source, at in given
+            if not is_personal(prediction_id)
         ]
         with self._database.write() as tx:
-            return labels.put_many(tx, rows)
+            return labels.put_many(tx, rows) + len({one[0] for one in given if is_personal(one[0])})
 
 
 class Qualities:
@@ -52,7 +56,7 @@ class Qualities:
         self._found: dict[str, Labelled] = {}
         self._due: dict[str, float] = {}
         self._tend_at = 0.0
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._errands = Errands()
 
     def of(self, state: ReleaseState, halt: Halt) -> Labelled | None:
         """Who was right in the pairs of this rollout that are labelled; None as long as nobody has looked."""
@@ -60,22 +64,14 @@ class Qualities:
             return None
         key = state.rollout_id
         if time.monotonic() >= self._due.get(key, 0.0):
-            self._start(key, self._ask(key, state))
+            self._errands.start(key, self._ask(key, state))
         return self._found.get(key)
 
     def tend(self, fence: int | None) -> None:
         """Forget what is older than it need be, now and then."""
         if time.monotonic() >= self._tend_at:
             self._tend_at = time.monotonic() + TEND_S
-            self._start("", asyncio.to_thread(self._prune, fence))
-
-    def _start(self, key: str, work: Coroutine[Any, Any, None]) -> None:
-        if key in self._running:
-            work.close()
-            return
-        task = asyncio.ensure_future(work)
-        self._running[key] = task
-        task.add_done_callback(lambda _: self._running.pop(key, None))
+            self._errands.start("", asyncio.to_thread(self._prune, fence))
 
     async def _ask(self, key: str, state: ReleaseState) -> None:
         began = time.monotonic()
@@ -107,3 +103,7 @@ class Qualities:
                 predictions.prune(tx, before)
         except HyperionError as error:
             self._log(f"old predictions cannot be forgotten now: {error.message}")
+
+
+def _clean(label: str | float) -> str | float:
+    return redact_text(label) if isinstance(label, str) else label

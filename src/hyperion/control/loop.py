@@ -14,14 +14,16 @@ from hyperion.control.observe import Observer, Seen
 from hyperion.control.plan import plan_release, plan_runners, want_models
 from hyperion.control.publish import Publisher
 from hyperion.control.release_view import ReleaseView
-from hyperion.control.snapshot import build_snapshot, served_by_version, served_generations
+from hyperion.control.snapshot import build_snapshot, list_needed, served_by_version, served_generations
 from hyperion.control.sources import resolve
 from hyperion.control.state import Memory, Resolved, write_memory
 from hyperion.policy.placement import BROKEN, LOADING, Outcome, Placement, place
+from hyperion.schema.protect import Directory
 from hyperion.schema.snapshot import Snapshot
 from hyperion.store.desired import DesiredModel, DesiredState
 
 if TYPE_CHECKING:  # it brings the store, which is imported once the first models run
+    from hyperion.control.directory import DirectoryKeeper
     from hyperion.control.releases import Releases
 
 LOOK_S = 5.0
@@ -43,7 +45,9 @@ class ControlLoop:
         applier: Applier,
         publisher: Publisher,
         log: Callable[[str], None],
+        known: Directory = Directory(),  # noqa: B008  it is frozen
     ) -> None:
+        """`known` is whom gateways are told of until the store is open."""
         self.desired = desired
         self.publisher = publisher
         self.observer = observer
@@ -52,7 +56,11 @@ class ControlLoop:
         self.look_s = 0.0  # what the last look took
         self.looked = asyncio.Event()
         self.releases: Releases | None = None  # until the store is open
+        self.people: DirectoryKeeper | None = None  # until then, too
+        self._directory = publisher.snapshot.directory if publisher.snapshot.version else known
+        self._told = (0, 0)  # how many writes the published directory knows, and the first snapshot with it
         self._epochs: dict[str, tuple[int, int]] = {}  # endpoint -> its epoch, and the first snapshot with it
+        self._reached = (-1, 0)  # how many writes to the store were heeded, and the first snapshot after them
         self._memory = memory
         self._memory_path = memory_path
         self._applier = applier
@@ -91,7 +99,8 @@ class ControlLoop:
         released = {view.name for view in views}
         serving = served_generations(self.publisher.snapshot)
         # Until the store was read nobody knows whose the other replicas are, so they are left alone.
-        ours = [r for r in seen.replicas if r.model in names or (known and r.model not in released)]
+        kept = released | (self.releases.held(self.publisher.snapshot) if self.releases is not None else frozenset())
+        ours = [r for r in seen.replicas if r.model in names or (known and r.model not in kept)]
         placement = place(wanted, ours, serving)
         self._remember_failures(placement, serving)
         await self._start(placement, views)
@@ -109,7 +118,8 @@ class ControlLoop:
         snapshot = self.publisher.snapshot
         reached = self.publisher.acknowledged()
         epochs = {name: epoch for name, (epoch, version) in self._epochs.items() if reached >= version}
-        views = await self.releases.look(seen.replicas, served_by_version(snapshot), epochs, paths)
+        needed = list_needed(snapshot)
+        views = await self.releases.look(seen.replicas, served_by_version(snapshot), epochs, paths, needed)
         if views is None:
             return None
         for view in views:
@@ -160,17 +170,33 @@ class ControlLoop:
         self, placement: Placement, seen: Seen, views: tuple[ReleaseView, ...], carried: Snapshot | None
     ) -> None:
         old = self.publisher.snapshot
-        new = build_snapshot(old.version + 1, placement, seen.runners, seen.hellos, views, carried)
+        if self.people is not None:
+            self.people.look()
+            self._directory = self.people.directory or self._directory
+        writes = self.people.known if self.people is not None else 0
+        new = build_snapshot(old.version + 1, placement, seen.runners, seen.hellos, views, carried, self._directory)
+        if self.releases is not None and carried is None:
+            new = self.releases.compose(new, old)
         # A first snapshot is published even where it is empty: gateways without one are not ready.
-        if (new.models, new.index) != (old.models, old.index) or (not old.version and carried is None):
+        same = (new.models, new.index, new.directory) == (old.models, old.index, old.directory)
+        if not same or (not old.version and carried is None):
             self.publisher.publish(new)
         version = self.publisher.snapshot.version
+        if writes != self._told[0]:
+            self._told = (writes, version)
         self._epochs = {
             view.name: self._epochs[view.name]
             if self._epochs.get(view.name, (-1, 0))[0] == view.epoch
             else (view.epoch, version)
             for view in views
         }
+        if self.releases is not None and self.releases.reached > self._reached[0]:
+            self._reached = (self.releases.reached, version)
+
+    def has_reached(self, written: int) -> bool:
+        """Whether every gateway runs what the store had when `written` writes (`Releases.written`) were known of."""
+        writes, version = self._reached
+        return writes >= written and self.publisher.acknowledged() >= version
 
     def is_followed(self, endpoint: str) -> bool:
         """Whether every gateway runs what was decided last for the endpoint; True where this process has no part in
@@ -181,6 +207,10 @@ class ControlLoop:
         epoch, version = self._epochs.get(endpoint, (-1, 0))
         return epoch == record.state.epoch and self.publisher.acknowledged() >= version
 
+    def is_directory_followed(self, writes: int) -> bool:
+        """Whether every gateway knows whom the store held after so many writes (`DirectoryKeeper.wanted`)."""
+        return self._told[0] >= writes and self.publisher.acknowledged() >= self._told[1]
+
     def is_releasing(self) -> bool:
         """Whether some endpoint waits for its first replicas."""
         views = (self.releases.views if self.releases else None) or ()
@@ -190,6 +220,7 @@ class ControlLoop:
 
     def _wait_s(self) -> float:
         """Until something is due, at most `LOOK_S`."""
-        if self.releases is None:
-            return LOOK_S
-        return min(LOOK_S, max(LEAST_WAIT_S, self.releases.next_look - time.time()))
+        due_s = LOOK_S if self.releases is None else self.releases.next_look - time.time()
+        if self.people is not None:
+            due_s = min(due_s, self.people.wait_s())
+        return min(LOOK_S, max(LEAST_WAIT_S, due_s))

@@ -5,6 +5,7 @@ Called by the link's server (for gateways) and by `api`.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hyperion.control.loop import ControlLoop
@@ -29,6 +30,7 @@ class Management:
     def __init__(self, config: ControlConfig, loop: ControlLoop) -> None:
         self.config = config
         self.desk: Desk | None = None  # until the store is open
+        self.count_jobs: Callable[[], dict[tuple[str, ...], float]] = dict
         self._loop = loop
         self._was_ready = False
 
@@ -55,13 +57,15 @@ class Management:
         row = self._loop.desired.set_serving(model, False)
         await self._until(model, row.generation, (UNLOADED,))
 
-    async def command(self, message: link.Load | link.Unload) -> link.Done:
+    async def command(self, message: link.Load | link.Unload | link.UnknownKey) -> link.Done:
         """A gateway's wish: the same verbs, with the error as data."""
         try:
             if isinstance(message, link.Load):
                 await self.load(message.model, message.parameters)
-            else:
+            elif isinstance(message, link.Unload):
                 await self.unload(message.model)
+            elif self._loop.people is not None:
+                self._loop.people.refresh_soon(message.issuer)
         except HyperionError as error:
             return link.Done(error.message, error.code)
         return link.Done(version=self._loop.publisher.snapshot.version)
@@ -82,6 +86,10 @@ class Management:
         """Endpoints whose part of the snapshot a gateway could not follow, and why."""
         return self._loop.publisher.rejected()
 
+    def member_reasons(self) -> dict[str, str]:
+        """Why internal endpoints (steps of graphs, links of fallback chains) do not answer, by name."""
+        return self._loop.releases.explain_members() if self._loop.releases is not None else {}
+
     def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
         """What only control knows of metrics: the shares of versions, and how long its own work takes."""
         weights: dict[tuple[str, ...], float] = {}
@@ -92,6 +100,7 @@ class Management:
                 weights[(model.name, version.version)] = shares.get(version.version, alone)
         return {
             "hyperion_rollout_weight": weights,
+            "hyperion_jobs": self.count_jobs(),
             "hyperion_control_look_seconds": {(): self._loop.look_s},
             "hyperion_snapshot_spread_seconds": {(): self._loop.publisher.spread_s},
         }
@@ -132,21 +141,28 @@ class Management:
                         raise NotReady(f'model "{model}": a later command has taken over')
         except TimeoutError:
             raise NotReady(f'model "{model}" is still not ready after {LOAD_TIMEOUT_S:.0f} s; it goes on') from None
-        await self._settle()
+        publisher = self._loop.publisher
+        version = publisher.snapshot.version
+        await self._settle(lambda: publisher.acknowledged() >= version)
 
     async def follow(self, endpoint: str) -> None:
         """Wait until every gateway runs what was decided last for the endpoint, at most `SETTLE_S`."""
+        await self._settle(lambda: self._loop.is_followed(endpoint))
+
+    async def follow_writes(self) -> None:
+        """Wait until every gateway runs what the store has now and knows who may call, at most `SETTLE_S`. A rollout
+        that begins goes on."""
+        releases, people = self._loop.releases, self._loop.people
+        if releases is not None:
+            written = releases.written
+            await self._settle(lambda: self._loop.has_reached(written))
+        if people is not None:
+            writes = people.wanted
+            await self._settle(lambda: self._loop.is_directory_followed(writes))
+
+    async def _settle(self, settled: Callable[[], bool]) -> None:
+        # A gateway that hangs is the supervisor's business, not the caller's.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SETTLE_S):
-                while not self._loop.is_followed(endpoint):
+                while not settled():
                     await self._loop.looked.wait()
-
-    async def _settle(self) -> None:
-        publisher = self._loop.publisher
-        version = publisher.snapshot.version
-        try:
-            async with asyncio.timeout(SETTLE_S):
-                while publisher.acknowledged() < version:
-                    await self._loop.looked.wait()
-        except TimeoutError:
-            return  # a gateway that hangs is the supervisor's business, not the caller's

@@ -10,14 +10,23 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from hyperion.control.batches import Batches
+from hyperion.control.callbacks import Callbacks, read_master
 from hyperion.control.desk import Desk
+from hyperion.control.desk_batches import BatchDesk
+from hyperion.control.desk_jobs import Jobs
+from hyperion.control.directory import DirectoryKeeper
 from hyperion.control.evidence import Evidence
+from hyperion.control.job_desk import JobDesk
 from hyperion.control.loop import ControlLoop
 from hyperion.control.management import Management
 from hyperion.control.probes import Probes
 from hyperion.control.release_book import Book
 from hyperion.control.releases import Releases
+from hyperion.control.streams import Streams, read_source
 from hyperion.control.trust import read_trust
+from hyperion.control.usage_book import UsageBook
+from hyperion.fleet.local import LocalFleet
 from hyperion.schema.config import ControlConfig
 from hyperion.schema.errors import HyperionError
 from hyperion.store import ledger
@@ -36,11 +45,17 @@ class Store:
 
     def __init__(self, database: Database, blobs: Blobs, config: ControlConfig, run_dir: Path) -> None:
         self.database = database
+        self.jobs = JobDesk(database)
+        self.usage = UsageBook(database)
+        self.callbacks: Callbacks | None = None
+        self.streams: Streams | None = None
+        self.batches: Batches | None = None
         self._blobs = blobs
         self._config = config
         self._run_dir = run_dir
         self._releases: Releases | None = None
-        self._leads = False
+        self._people: DirectoryKeeper | None = None
+        self._fence: int | None = None  # of a leader
         self._log: Callable[[str], None] = lambda _: None
         self._wake: Callable[[], None] = lambda: None
 
@@ -58,20 +73,53 @@ class Store:
         book = Book(self.database, self._blobs, home / "artifacts", trust, trust_pickle)
         probes = Probes(self._run_dir, wake)
         self._releases = Releases(book, evidence, probes, lambda: secrets.token_hex(6), log, wake)
+        self._people = DirectoryKeeper(self.database, home / "directory.json", log, wake)
         running = asyncio.get_running_loop()
+        releases, people = self._releases, self._people
 
         def written() -> None:  # from the API's threads
-            if self._releases is not None:
-                running.call_soon_threadsafe(self._releases.invalidate)
+            running.call_soon_threadsafe(releases.invalidate)
 
+        def written_batches() -> None:
+            running.call_soon_threadsafe(batches.wake)
+
+        def welcomed() -> None:
+            running.call_soon_threadsafe(people.invalidate)
+
+        batches = self.batches = Batches(
+            self.database, self._config, LocalFleet(self._run_dir / "supervisor.sock"), self.standing, log
+        )
+        master = read_master(home)
+        allowed = self._config.callback_hosts
+        sources = [read_source(url) for url in self._config.streams]
+        self.streams = Streams(self.database, sources, self.jobs.queued, log)
+        self.callbacks = Callbacks(
+            self.database, master, allowed, lambda: self.jobs.callbacks_due, log, self.streams.publish
+        )
+        management.count_jobs = lambda: self.jobs.counts
         counts = evidence.counts
-        management.desk = Desk(self.database, self._blobs, written, lambda endpoint: counts(endpoint, 0), trust)
+        management.desk = Desk(
+            self.database,
+            self._blobs,
+            written,
+            lambda endpoint: counts(endpoint, 0),
+            trust,
+            welcomed,
+            people.state,
+            Jobs(self.database, master),
+            BatchDesk(self.database, self._config, written_batches),
+        )
+
+    def standing(self) -> tuple[bool, int | None]:
+        """Whether this process decides, and under which fence. A home has one control process, which its lock sees to:
+        it needs none."""
+        return self.database.is_sqlite or self._fence is not None, self._fence
 
     async def lead(self, loop: ControlLoop) -> None:
         """Take the lead and keep it for ever; whoever loses it stops deciding at once."""
         releases = self._releases
         assert releases is not None, "attached before it leads"
-        loop.releases = releases
+        loop.releases, loop.people = releases, self._people
         if self.database.is_sqlite:
             releases.lead(None)  # the home's lock is the leadership
             await asyncio.Event().wait()
@@ -87,19 +135,19 @@ class Store:
 
     async def _look(self, releases: Releases, leadership: Leadership) -> None:
         try:
-            if not self._leads:
+            if self._fence is None:
                 fence = await asyncio.to_thread(take_lead, self.database, leadership)
                 if fence is not None:
                     self._log(f"this process leads, as number {fence}")
-                    self._leads = True
+                    self._fence = fence
                     releases.lead(fence)
             elif not await asyncio.to_thread(leadership.renew):
                 self._log("another control process leads now")
-                self._leads = False
+                self._fence = None
                 releases.follow()
         except HyperionError as error:
             self._log(f"leadership cannot be kept ({error.message}); nothing is decided until it can")
-            self._leads = False
+            self._fence = None
             releases.follow()
 
 

@@ -9,9 +9,9 @@ from msgspec import Struct
 
 from hyperion.control.state import Memory
 from hyperion.fleet.messages import READY, Child, ChildSpec
-from hyperion.fleet.replicas import describe_runner, name_replica, name_socket
+from hyperion.fleet.replicas import describe_runner, name_replica, name_scratch, name_socket
 from hyperion.policy.placement import NewReplica, SeenReplica, WantedModel, WantedVersion
-from hyperion.schema.config import RunnerConfig
+from hyperion.schema.config import RunnerConfig, SandboxMode
 from hyperion.schema.model import ModelSpec
 from hyperion.schema.registry import VerifiedSpec
 from hyperion.store.desired import DesiredModel
@@ -20,11 +20,15 @@ LISTED_FILES = 100
 
 
 class Machine(Struct, frozen=True):
-    """What the replicas share: the run directory, the `cores` that the gateways leave them, the time to drain."""
+    """What the replicas share: the run directory, the `cores` that the gateways leave them, the time to drain, and
+    their sandbox, `home` and `readable` paths as in `RunnerConfig`."""
 
     run_dir: Path
     cores: int
     grace_s: float
+    sandbox: SandboxMode = "auto"
+    home: str = ""
+    readable: tuple[str, ...] = ()
 
 
 def want_models(rows: Iterable[DesiredModel], memory: Memory) -> list[WantedModel]:
@@ -87,5 +91,17 @@ def _plan(new: NewReplica, verified: VerifiedSpec, machine: Machine, total: int)
     # A long list does not fit into the environment, in which this travels: the runner then reads the one on disk.
     files = verified.files if len(verified.files) <= LISTED_FILES else ()
     return describe_runner(
-        RunnerConfig(name, socket, spec, new.generation, new.index, verified=files, root=verified.root)
+        RunnerConfig(
+            name,
+            socket,
+            spec,
+            new.generation,
+            new.index,
+            root=verified.root,
+            verified=files,
+            sandbox=machine.sandbox,
+            home=machine.home,
+            readable=machine.readable,
+            scratch=str(name_scratch(machine.run_dir, name)),
+        )
     )

@@ -8,10 +8,11 @@ import json
 import math
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from hyperion.control.errands import Errands
 from hyperion.control.smoke import run_smoke
 from hyperion.fleet.replicas import name_socket
 from hyperion.policy.verdict import QueryResult, name_query
@@ -30,7 +31,7 @@ class Probes:
         self._wake = wake
         self._smokes: dict[tuple[str, str], str] = {}
         self._results: dict[tuple[str, QueryLimit], QueryResult] = {}
-        self._running: dict[object, asyncio.Task[None]] = {}
+        self._errands = Errands()
 
     def smoke(self, endpoint: str, rollout_id: str, smoke: Smoke, replicas: Sequence[str]) -> str:
         """What came of the smoke requests to these replicas: "" while they run, "pass", or why not."""
@@ -38,7 +39,7 @@ class Probes:
         found = self._smokes.get(key, "")
         if not found and replicas:
             sockets = [str(name_socket(self._run_dir, name)) for name in replicas]
-            self._start(key, self._run_smoke(key, sockets, smoke))
+            self._errands.start(key, self._run_smoke(key, sockets, smoke))
         return found
 
     def queries(self, endpoint: str, limits: Sequence[QueryLimit], now: float) -> tuple[QueryResult, ...]:
@@ -48,17 +49,9 @@ class Probes:
             key = (endpoint, limit)
             last = self._results.get(key)
             if last is None or now - last.at >= limit.interval_s or now < last.at:
-                self._start(key, self._query(key, limit, now))
+                self._errands.start(key, self._query(key, limit, now))
             results.append(last or QueryResult(name_query(limit), None, "not asked yet", now))
         return tuple(results)
-
-    def _start(self, key: object, work: Coroutine[Any, Any, None]) -> None:
-        if key in self._running:
-            work.close()
-            return
-        task = asyncio.ensure_future(work)
-        self._running[key] = task
-        task.add_done_callback(lambda _: self._running.pop(key, None))
 
     async def _run_smoke(self, key: tuple[str, str], sockets: list[str], smoke: Smoke) -> None:
         self._smokes[key] = await asyncio.to_thread(run_smoke, sockets, smoke)

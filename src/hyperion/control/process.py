@@ -35,7 +35,8 @@ def run(config: ControlConfig, notify: "Notify", serve_api: "ServeApi") -> int:
         memory = record_sources(config.sources, config.defaults, desired) if config.sources else Memory()
         write_memory(memory_path, memory)
     grace_s = config.drain_s + 5.0
-    machine = Machine(run_dir, max(1, config.cores - config.gateway_workers), grace_s)
+    cores = max(1, config.cores - config.gateway_workers)
+    machine = Machine(run_dir, cores, grace_s, config.sandbox, config.home, config.readable)
     _start_early(run_dir / "supervisor.sock", desired, memory, machine)
 
     import asyncio

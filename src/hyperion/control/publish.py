@@ -10,14 +10,16 @@ from pathlib import Path
 
 import msgspec
 
+from hyperion.control.job_board import JobBoard
 from hyperion.control.state import replace_file
 from hyperion.schema.errors import HyperionError
 from hyperion.schema.release import GatewayReport
 from hyperion.schema.snapshot import Snapshot
+from hyperion.schema.usage import OthersUsage
 from hyperion.wire import link
 
 _READ_BYTES = 256 << 10
-Command = Callable[[link.Load | link.Unload], Awaitable[link.Done]]
+Command = Callable[[link.Load | link.Unload | link.UnknownKey], Awaitable[link.Done]]
 
 
 class GatewayView(msgspec.Struct):
@@ -34,7 +36,8 @@ class Publisher:
 
     The snapshot is kept twice: at `paths[0]` for control's next life, and at `paths[1:]` for gateways that start while
     control is away (they write there, too, so that is no place to read our own version from). `changed` is called
-    whenever a gateway connects, leaves or acknowledges, and `on_report` with what gateways counted.
+    whenever a gateway connects, leaves or acknowledges, and `on_report` with what gateways counted. What
+    `usage` makes of a report is its answer.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Publisher:
         changed: Callable[[], None],
         on_report: Callable[[GatewayReport], None],
         poll_s: float = 10.0,
+        usage: Callable[[GatewayReport], tuple[OthersUsage, ...]] = lambda _: (),
     ) -> None:
         self.snapshot = read_snapshot(paths[0])
         self.spread_s = 0.0  # from publishing the last snapshot that all gateways run until they all did
@@ -51,6 +55,7 @@ class Publisher:
         self._changed = changed
         self._on_report = on_report
         self._poll_s = poll_s
+        self._usage = usage
         self._views: dict[asyncio.StreamWriter, GatewayView] = {}
         self._news = asyncio.Event()
 
@@ -85,12 +90,13 @@ class Publisher:
         """The endpoints whose part of the snapshot some gateway could not follow, and why."""
         return {name: why for view in self._views.values() for name, why in view.rejected.items()}
 
-    async def serve(self, listener: socket.socket, command: Command) -> asyncio.Server:
-        """Accept gateways on a bound Unix socket until the returned server is closed."""
+    async def serve(self, listener: socket.socket, command: Command, board: JobBoard) -> asyncio.Server:
+        """Accept gateways on a bound Unix socket until the returned server is closed. `board` takes what they ask of
+        jobs and idempotent calls."""
 
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             try:
-                await self._converse(reader, writer, command)
+                await self._converse(reader, writer, command, board)
             except (HyperionError, ConnectionError):
                 return  # the gateway is gone or speaks nonsense; it connects anew
             finally:
@@ -102,7 +108,9 @@ class Publisher:
 
         return await asyncio.start_unix_server(accept, sock=listener)
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, command: Command) -> None:
+    async def _converse(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, command: Command, board: JobBoard
+    ) -> None:
         decoder = link.Decoder()
         reading = asyncio.ensure_future(reader.read(_READ_BYTES))
         try:
@@ -111,11 +119,15 @@ class Publisher:
                 for message in decoder.feed(data):
                     if isinstance(message, link.Poll):
                         answer: link.Message = await self._poll(message, writer, reading)
-                    elif isinstance(message, link.Load | link.Unload):
+                    elif isinstance(message, link.Load | link.Unload | link.UnknownKey):
                         answer = await command(message)
                     elif isinstance(message, link.Report):
                         self._on_report(message.report)
-                        answer = link.Done(version=self.snapshot.version)
+                        answer = link.Done(version=self.snapshot.version, usage=self._usage(message.report))
+                    elif isinstance(message, link.Ask):
+                        answer = await board.answer(message)
+                    elif isinstance(message, link.Claim):
+                        answer = await board.claim(message, reading)
                     else:
                         return
                     writer.write(link.encode(answer))

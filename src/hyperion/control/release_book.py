@@ -11,12 +11,14 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy import Connection
 
+from hyperion.control.compose import Declared
 from hyperion.control.release_record import Record, decode_record, encode_record
+from hyperion.policy.members import find_owner, list_members
 from hyperion.schema.errors import HyperionError
 from hyperion.schema.model import ModelOptions
 from hyperion.schema.registry import Manifest, VerifiedSpec
 from hyperion.schema.release import PredictionRow, ValuePair
-from hyperion.schema.resource import Endpoint
+from hyperion.schema.resource import Endpoint, EndpointSpec, Metadata
 from hyperion.store import endpoints, labels, ledger, predictions, registry, rollouts
 from hyperion.store.blobs import Blobs
 from hyperion.store.database import Database
@@ -37,19 +39,28 @@ class Event(Struct, frozen=True):
 
 
 class Desired(Struct, frozen=True):
-    """One endpoint as it is to be. `manifest` is what its `model` names now; `error` says why it names nothing."""
+    """One endpoint as it is to be. `manifest` is what its `model` names now; `error` says why it names nothing.
+    `internal` ones are members of others (`policy/members`)."""
 
     endpoint: Endpoint
     generation: int
     manifest: Manifest | None = None
     error: str = ""
     deleting: bool = False
+    internal: bool = False
+
+    @property
+    def is_left_over(self) -> bool:
+        """Whether it is a member that no resource asks for any more."""
+        return self.internal and not self.endpoint.spec.model
 
 
 class Page(Struct, frozen=True):
-    """One reading of the store. `commands` are those that nobody has answered, by endpoint."""
+    """One reading of the store. `declared` are the endpoints with an upstream or a graph; `commands` are those that
+    nobody has answered, by endpoint."""
 
     desired: tuple[Desired, ...] = ()
+    declared: tuple[Declared, ...] = ()
     records: dict[str, Record] = {}
     commands: dict[str, tuple[rollouts.CommandRow, ...]] = {}
 
@@ -86,11 +97,24 @@ class Book:
             for command in rollouts.commands(tx):
                 commands[command.endpoint] = (*commands.get(command.endpoint, ()), command)
             records = {row.endpoint: decode_record(row.body, row.revision) for row in rollouts.list_(tx)}
-            found: dict[str, Manifest | HyperionError] = {}
-            exact: dict[str, Manifest] = {}
-            desired = []
-            for row in _all_endpoints(tx):
-                reference = row.resource.spec.model
+            rows = tuple(_all_endpoints(tx))
+            desired = self._read_desired(tx, rows)
+            declared = tuple(Declared(row.resource, row.deleting) for row in rows if not row.resource.spec.model)
+            known = {one.endpoint.metadata.name for one in desired}
+            # A member whose owner is gone, or wants it no more, is on its way out.
+            gone = [name for name in records if find_owner(name) and name not in known]
+            desired += [Desired(Endpoint(Metadata(n), EndpointSpec()), 0, deleting=True, internal=True) for n in gone]
+            return Page(tuple(desired), declared, records, commands)
+
+    def _read_desired(self, tx: Connection, rows: Iterable[endpoints.EndpointRow]) -> list[Desired]:
+        """Every endpoint that registered models answer for, each followed by its members."""
+        found: dict[str, Manifest | HyperionError] = {}
+        exact: dict[str, Manifest] = {}
+        desired = []
+        for row in rows:
+            own = (row.resource,) if row.resource.spec.model else ()
+            for endpoint in (*own, *list_members(row.resource)):
+                reference = endpoint.spec.model
                 if reference not in found:
                     found[reference] = named = self._exact.get(reference) or _resolve(tx, reference)
                     if isinstance(named, Manifest) and reference == f"{named.model}@{named.version}":
@@ -98,15 +122,16 @@ class Book:
                 named = found[reference]
                 desired.append(
                     Desired(
-                        row.resource,
+                        endpoint,
                         row.generation,
                         None if isinstance(named, HyperionError) else named,
                         named.message if isinstance(named, HyperionError) else "",
                         row.deleting,
+                        endpoint is not row.resource,
                     )
                 )
-            self._exact = exact
-            return Page(tuple(desired), records, commands)
+        self._exact = exact
+        return desired
 
     def save(self, changes: Iterable[Change], fence: int | None) -> dict[str, int]:
         """Make these changes true, all or none, and return the new revisions by endpoint. Entries say the leader's
@@ -139,7 +164,9 @@ class Book:
                     )
                 for command_id, outcome in change.done:
                     rollouts.done(tx, command_id, outcome)
-                if change.purge:
+                if change.purge and find_owner(change.endpoint):
+                    rollouts.forget(tx, change.endpoint)
+                elif change.purge:
                     endpoints.purge(tx, change.endpoint)
         return revisions
 

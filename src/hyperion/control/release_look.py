@@ -18,6 +18,7 @@ from hyperion.control.release_aim import aim
 from hyperion.control.release_book import Change, Desired, Event
 from hyperion.control.release_record import Record
 from hyperion.control.release_view import ReleaseView
+from hyperion.control.specs import protection_of
 from hyperion.policy.placement import BROKEN, SERVED, SeenReplica
 from hyperion.policy.placement_release import ReleasePlacement, WantedTrack, place_release
 from hyperion.policy.rollout import decide, kept_versions, split_of
@@ -206,6 +207,9 @@ class Look:
             default,
             split if counts and default else None,
             spec.log.sample,
+            spec.log.redact,
+            protection_of(spec),
+            self.desired.internal,
             record.state.epoch,
         )
 
@@ -214,7 +218,7 @@ class Look:
         empty = ReleasePlacement((), (), (), {}, index)
         done = tuple((row.id, f"refused: {self.desired.error}") for row in self.commands)
         change = Change(self.name, done=done) if done else None
-        return ReleaseView(self.name, empty, {}), change, self.now + IDLE_LOOK_S
+        return ReleaseView(self.name, empty, {}, internal=self.desired.internal), change, self.now + IDLE_LOOK_S
 
     def _delete(self) -> tuple[ReleaseView, Change | None, float]:
         placement = place_release(self.name, [], self.seen, {})
@@ -222,7 +226,7 @@ class Look:
         if not self.seen:
             done = tuple((row.id, "refused: the endpoint is deleted") for row in self.commands)
             change = Change(self.name, done=done, purge=True)
-        return ReleaseView(self.name, placement, {}), change, self.now + 0.2
+        return ReleaseView(self.name, placement, {}, internal=self.desired.internal), change, self.now + 0.2
 
     def is_idle(self, view: ReleaseView) -> bool:
         """Whether nothing happens before the next look, as long as what it starts from stays as it is."""

@@ -4,12 +4,14 @@ without the store imports this and not the store."""
 from msgspec import Struct
 
 from hyperion.policy.placement_release import ReleasePlacement
+from hyperion.schema.protect import Protection
 from hyperion.schema.registry import VerifiedSpec
 from hyperion.schema.release import Split
 
 
 class ReleaseView(Struct, frozen=True):
-    """One endpoint after a look: what to publish and what to run. `default` is "" while nothing can answer."""
+    """One endpoint after a look: what to publish and what to run. `default` is "" while nothing can answer.
+    `internal` is a member of another endpoint."""
 
     name: str
     placement: ReleasePlacement
@@ -17,4 +19,7 @@ class ReleaseView(Struct, frozen=True):
     default: str = ""
     split: Split | None = None
     log_sample: float = 0.0
+    redact: tuple[str, ...] = ()
+    protection: Protection = Protection()
+    internal: bool = False
     epoch: int = 0

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from hyperion.control.compose import Composer, Declared, Wanted, list_held
 from hyperion.control.evidence import Evidence
 from hyperion.control.labels import Qualities
 from hyperion.control.layouts import Layouts
@@ -20,19 +21,23 @@ from hyperion.control.release_book import Book, Change, Page
 from hyperion.control.release_look import FOLLOW_S, IDLE_LOOK_S, Look, Sources, Start
 from hyperion.control.release_record import Record
 from hyperion.control.release_view import ReleaseView
+from hyperion.control.upstreams import Upstreams
 from hyperion.policy.placement import SeenReplica
 from hyperion.schema.errors import Conflict, Fenced, HyperionError, StorageFailed
+from hyperion.schema.snapshot import Snapshot
 from hyperion.store.rollouts import CommandRow
 
 SAVE_S: Final = 1.0  # evidence that changes nothing else is saved this often
 REREAD_S: Final = 5.0  # what another process may have written is found this late
+NO_ROLLOUTS: Final = "refused: an upstream or a graph has no versions to roll out"
 
 
 class Releases:
     """Owns the records between looks. All methods run on the event loop's thread. It follows until `lead` is called.
 
     `views` is what the last look came to, None before the first. `outcomes` holds what became of the last commands, by
-    id; `next_look` is when something is due, in seconds since 1970. `new_id` makes the ids of rollouts.
+    id; `next_look` is when something is due, in seconds since 1970. `new_id` makes the ids of rollouts. `written`
+    counts what was said to be written to the store; `reached` is that count as the last look's reading knew it.
     """
 
     def __init__(
@@ -52,9 +57,13 @@ class Releases:
         self.outcomes: dict[int, str] = {}
         self.next_look = 0.0
         self.views: tuple[ReleaseView, ...] | None = None
+        self.written = 0
+        self.reached = -1
         self._log = log
         self._wake = wake
         self._clock = clock
+        self._composer = Composer(Upstreams(wake, self.say))
+        self._declared: tuple[Declared, ...] = ()
         self._leads = False
         self._fence: int | None = None
         self._page: Page | None = None
@@ -63,6 +72,7 @@ class Releases:
         self._idle: dict[str, tuple[Start, ReleaseView, float]] = {}
         self._stale = True
         self._read_at = 0.0
+        self._read_through = -1
         self._said: dict[str, str] = {}
 
     def lead(self, fence: int | None) -> None:
@@ -79,6 +89,7 @@ class Releases:
     def invalidate(self) -> None:
         """Somebody wrote to the store: read it again at the next look, and look soon."""
         self._stale = True
+        self.written += 1
         self._wake()
 
     def record(self, endpoint: str) -> Record | None:
@@ -91,12 +102,13 @@ class Releases:
         serving: Mapping[str, Mapping[str, int]],
         acknowledged: Mapping[str, int],
         hidden: Collection[str] = (),
+        needed: Collection[str] = (),
     ) -> tuple[ReleaseView, ...] | None:
         """Decide for every endpoint, save, and return what is to be served and run; None as long as nobody knows.
 
         `serving` has, by endpoint and version, the generation that is published; `acknowledged` the epoch that all
-        gateways run; `hidden` are endpoints in whose place a PATH of that name is served. Where the store cannot be
-        written, what was decided last goes on.
+        gateways run; `hidden` are endpoints in whose place a PATH of that name is served, `needed` members that
+        something published still calls. Where the store cannot be written, what was decided last goes on.
         """
         now = self._clock()
         leads, fence = self._leads, self._fence  # for the whole look, whatever happens to the lead meanwhile
@@ -106,14 +118,14 @@ class Releases:
         if self._page is None:
             self.next_look = now + FOLLOW_S
             return self.views
-        replicas: dict[str, list[SeenReplica]] = {}
-        for replica in seen:
-            replicas.setdefault(replica.model, []).append(replica)
+        replicas = _group(seen)
         changes: list[Change] = []
         views: list[ReleaseView] = []
         dues: list[float] = [now + (IDLE_LOOK_S if leads else FOLLOW_S)]
         for desired in self._page.desired:
             name = desired.endpoint.metadata.name
+            if desired.is_left_over and name in needed:
+                desired = msgspec.structs.replace(desired, deleting=False)
             mine = [] if name in hidden else replicas.get(name, [])
             idle = Start(desired, self._records.get(name), mine, serving.get(name, {}), name in hidden)
             known = self._idle.get(name)
@@ -132,24 +144,50 @@ class Releases:
             dues.append(due)
             if change is not None:
                 changes.append(change)
+        if leads:
+            changes += self._tend_declared(serving)
         if changes and not await self._save(changes, now, fence):
             return self.views
         await self._keep_predictions(fence)
         if leads:
             self._sources.qualities.tend(fence)
         self.next_look = min(dues)
-        self.views = tuple(views)
+        self.views, self.reached = tuple(views), self._read_through
         return self.views
 
+    def _tend_declared(self, serving: Collection[str]) -> list[Change]:
+        """Forget endpoints that are no longer published, and refuse what was asked of a rollout that is not there."""
+        changes = []
+        for one in self._declared:
+            name = one.endpoint.metadata.name
+            done = tuple((row.id, NO_ROLLOUTS) for row in self._commands(name))
+            purge = one.deleting and name not in serving
+            if done or purge:
+                changes.append(Change(name, done=done, purge=purge))
+        return changes
+
+    def compose(self, new: Snapshot, published: Snapshot) -> Snapshot:
+        """The snapshot with upstreams and graphs, by what was read of them last."""
+        names = [view.name for view in self.views or () if not view.internal]
+        return self._composer.compose(new, published, Wanted(self._declared, names, self.explain_members()))
+
+    def explain_members(self) -> dict[str, str]:
+        """Why members do not answer, by name; those that do are left out."""
+        return {view.name: _explain(view) for view in self.views or () if view.internal and not view.default}
+
+    def held(self, published: Snapshot) -> frozenset[str]:
+        """Endpoints whose runners are no release's any more, but answer until an upstream or a graph can."""
+        return list_held(self._declared, published)
+
     async def _read(self, now: float, leads: bool) -> None:
-        self._stale = False
+        self._stale, written = False, self.written
         try:
             self._page = page = await asyncio.to_thread(self.book.read)
         except HyperionError as error:
             self._stale = True
             self.say("store", f"the store cannot be read; what was read last holds: {error.message}")
             return
-        self._read_at = now
+        self._read_at, self._read_through, self._declared = now, written, page.declared
         if not leads:
             self._records = dict(page.records)
         for name, record in page.records.items():
@@ -211,3 +249,17 @@ class Releases:
         """Those that wait for an outcome."""
         rows = self._page.commands.get(endpoint, ()) if self._page is not None else ()
         return tuple(row for row in rows if row.id not in self.outcomes)
+
+
+def _group(seen: Sequence[SeenReplica]) -> dict[str, list[SeenReplica]]:
+    """Replicas by their endpoint."""
+    replicas: dict[str, list[SeenReplica]] = {}
+    for replica in seen:
+        replicas.setdefault(replica.model, []).append(replica)
+    return replicas
+
+
+def _explain(view: ReleaseView) -> str:
+    """Why a member does not answer."""
+    state = next(iter(view.placement.index), None)
+    return f"is {state.state}{': ' if state.reason else ''}{state.reason}" if state is not None else "is LOADING"

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 
 from hyperion.control.apply import Applier
 from hyperion.control.evidence import Evidence
+from hyperion.control.job_board import JobBoard
 from hyperion.control.loop import ControlLoop
 from hyperion.control.management import Management
 from hyperion.control.observe import Observer
 from hyperion.control.plan import Machine
 from hyperion.control.publish import Publisher
-from hyperion.control.state import Memory
+from hyperion.control.state import Memory, read_directory
+from hyperion.control.usage import UsageKeeper
 from hyperion.fleet.home import listen_unix
 from hyperion.fleet.local import LocalFleet
 from hyperion.policy.placement import LOADING
@@ -42,10 +44,15 @@ class Control:
         fleet = LocalFleet(machine.run_dir / "supervisor.sock")
         kept_at = (machine.run_dir / "published.json", Path(config.home) / "snapshot.json")
         self._evidence = Evidence(self._wake)
-        self._publisher = Publisher(kept_at, self._wake, self._evidence.take)
+        self._usage = UsageKeeper(self._limited, self._say)
+        self._publisher = Publisher(kept_at, self._wake, self._evidence.take, usage=self._usage.take)
+        self._board = JobBoard(self._say)
         self._observer = Observer(fleet, self._wake, self._say)
         applier = Applier(fleet, machine, self._say)
-        self._loop = ControlLoop(desired, memory, memory_path, self._observer, applier, self._publisher, self._say)
+        known = read_directory(Path(config.home) / "directory.json")
+        self._loop = ControlLoop(
+            desired, memory, memory_path, self._observer, applier, self._publisher, self._say, known
+        )
         self._run_dir = machine.run_dir
 
     async def run(self, notify: Notify, serve_api: ServeApi) -> int:
@@ -57,13 +64,18 @@ class Control:
         management = Management(self._config, self._loop)
         # Before the first look, so that replicas that serve are seen to serve: nothing is unpublished by a restart.
         revision = await self._observer.refresh()
-        server = await self._publisher.serve(listen_unix(self._run_dir / "control.sock"), management.command)
+        server = await self._publisher.serve(
+            listen_unix(self._run_dir / "control.sock"), management.command, self._board
+        )
         settled = asyncio.ensure_future(self._wait_until_settled(management, notify))
         opened = asyncio.ensure_future(self._open_store(settled, management))
         parts = {
             asyncio.ensure_future(self._lead(opened)),
             asyncio.ensure_future(self._observer.follow(revision)),
             asyncio.ensure_future(self._loop.run()),
+            asyncio.ensure_future(self._board.run()),
+            asyncio.ensure_future(self._keep_usage(opened)),
+            asyncio.ensure_future(self._call_back(opened)),
             asyncio.ensure_future(self._serve_api_later(settled, opened, management, serve_api)),
         }
         end = asyncio.ensure_future(ending.wait())
@@ -77,6 +89,7 @@ class Control:
             for part in (settled, opened, *parts):
                 part.cancel()
             await asyncio.gather(settled, opened, *parts, return_exceptions=True)
+            self._board.close()
         return 0
 
     async def _open_store(self, settled: "asyncio.Future[None]", management: Management) -> "Store":
@@ -87,11 +100,27 @@ class Control:
         opening = asyncio.to_thread(import_module, "hyperion.control.opening")
         store: Store = await asyncio.to_thread((await opening).open_store, self._config, self._run_dir)
         store.attach(self._evidence, management, self._say, self._wake)
+        self._board.open(store.jobs)
         return store
 
     async def _lead(self, opened: "asyncio.Future[Store]") -> None:
         store = await asyncio.shield(opened)
         await store.lead(self._loop)
+
+    async def _keep_usage(self, opened: "asyncio.Future[Store]") -> None:
+        store = await asyncio.shield(opened)
+        await self._usage.run(store.usage)
+
+    def _limited(self) -> list[str]:
+        tenants = self._publisher.snapshot.directory.tenants
+        return [tenant.name for tenant in tenants if tenant.quotas is not None]
+
+    async def _call_back(self, opened: "asyncio.Future[Store]") -> None:
+        store = await asyncio.shield(opened)
+        assert store.callbacks is not None, "made when the store was attached"
+        assert store.streams is not None, "and so are these"
+        assert store.batches is not None, "and these"
+        await asyncio.gather(store.callbacks.run(), store.streams.run(), store.batches.run())
 
     async def _wait_until_settled(self, management: Management, notify: Notify) -> None:
         """Say READY=1 when no model is loading any more and every gateway has heard of it."""

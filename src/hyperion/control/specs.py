@@ -1,10 +1,12 @@
-"""From a registered version and what an endpoint wants of it, to what its runner is given. Pure."""
+"""From what an endpoint wants: to what the runner of a registered version is given, and to what gateways do with its
+callers. Pure."""
 
 import hashlib
 
 import msgspec
 
 from hyperion.schema.model import ModelOptions
+from hyperion.schema.protect import Protection
 from hyperion.schema.resource import Batching, EndpointSpec, Replicas, Resources
 
 
@@ -22,6 +24,9 @@ def choose_options(own: ModelOptions, spec: EndpointSpec) -> ModelOptions:
         "replicas": (spec.replicas.min, Replicas().min),
         "threads": (spec.resources.threads, Resources().threads),
         "memory_mb": (spec.resources.memory_mb, Resources().memory_mb),
+        "network": (spec.resources.network, Resources().network),
+        "processes": (spec.resources.processes, Resources().processes),
+        "scratch_mb": (spec.resources.scratch_mb, Resources().scratch_mb),
         "max_batch_size": (spec.batching.max_size, Batching().max_size),
         "max_delay_ms": (spec.batching.max_delay_ms, Batching().max_delay_ms),
         "buckets": (spec.batching.buckets, Batching().buckets),
@@ -37,3 +42,23 @@ def key_of(options: ModelOptions) -> str:
     """Tells options apart that need other runners; the number of replicas does not."""
     alike = msgspec.structs.replace(options, replicas=1)
     return hashlib.sha256(msgspec.json.encode(alike)).hexdigest()[:16]
+
+
+def protection_of(spec: EndpointSpec) -> Protection:
+    """What a gateway has to know of the resource: everything between callers and the model.
+
+    >>> protection_of(EndpointSpec("m@1", coalesce=True)).coalesce
+    True
+    """
+    return Protection(
+        access=spec.access,
+        limits=spec.limits,
+        cost=spec.cost,
+        rules=spec.schema,
+        cache=spec.cache,
+        coalesce=spec.coalesce,
+        retry=spec.retry,
+        breaker=spec.breaker,
+        fallback=spec.fallback,
+        jobs=spec.jobs,
+    )

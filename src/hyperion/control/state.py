@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from hyperion.schema.model import ModelSpec
+from hyperion.schema.protect import Directory
 
 
 class Resolved(Struct, frozen=True):
@@ -42,6 +43,15 @@ def read_memory(path: Path) -> Memory | None:
 def write_memory(path: Path, memory: Memory) -> None:
     """Replace the file; a crash leaves the old one or the new one."""
     replace_file(path, msgspec.json.encode(memory))
+
+
+def read_directory(path: Path) -> Directory:
+    """Whom gateways knew at last in this home, for the time until the store is open; nobody at the first start, or
+    where the file cannot be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Directory)
+    except (OSError, msgspec.DecodeError):
+        return Directory()
 
 
 def replace_file(path: Path, data: bytes) -> None:

@@ -1,0 +1,104 @@
+"""Ask another server what it says of a model: its V2 metadata over HTTP. Called by `control/upstreams`.
+
+What it answers is not trusted: time, size and form are bounded, redirects are not followed, and nothing is taken over
+but names, datatypes and shapes.
+"""
+
+import asyncio
+import os
+import ssl
+import stat
+from typing import Final
+from urllib.parse import SplitResult, quote, urlsplit
+
+from hyperion.control.upstream_grpc import ask_grpc
+from hyperion.schema.errors import InvalidConfig, UpstreamFailed
+from hyperion.schema.protect import Upstream
+from hyperion.wire.header_lines import MAX_BYTES, parse_header_lines
+from hyperion.wire.http1_client import AnswerError, AnswerReader, encode_request_head
+from hyperion.wire.oip_model_metadata import ModelMetadata, decode_model_metadata
+
+ASK_S: Final = 5.0  # for the whole of it, from the name's look-up to the last byte
+ANSWER_BYTES: Final = 1 << 20
+_READ_BYTES: Final = 64 << 10
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+async def ask_upstream(upstream: Upstream) -> ModelMetadata:
+    """What the server says of the model. Raises `UpstreamFailed` or `InvalidConfig` with the reason, after `ASK_S` at
+    the latest."""
+    parts = urlsplit(upstream.url)
+    try:
+        async with asyncio.timeout(ASK_S):
+            headers = await asyncio.to_thread(read_headers, upstream.headers_from)
+            context = await asyncio.to_thread(_make_context, upstream) if parts.scheme == "https" else None
+            port = parts.port or _PORTS[parts.scheme]
+            reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=context)
+            try:
+                if upstream.protocol == "oip-grpc":
+                    return await ask_grpc(upstream, headers, reader, writer)
+                return await _ask_http(upstream, parts, headers, reader, writer)
+            finally:
+                writer.close()
+    except TimeoutError:
+        raise UpstreamFailed(f"{parts.netloc} did not answer within {ASK_S:g} s") from None
+    except AnswerError as error:
+        raise UpstreamFailed(f"{parts.netloc}: {error}") from error
+    except OSError as error:
+        raise UpstreamFailed(f"{parts.netloc} cannot be reached: {_name(error)}") from error
+
+
+def _name(error: OSError) -> str:
+    """In the system's words; asyncio has its own, with the address in them."""
+    if isinstance(error, ConnectionError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return error.strerror or str(error)
+
+
+def read_headers(path: str) -> dict[bytes, bytes]:
+    """The headers in a file that only its owner can read; none without a path. Raises InvalidConfig."""
+    if not path:
+        return {}
+    try:
+        # Without O_NONBLOCK a named pipe would hold this thread for ever, and another one at each look.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise InvalidConfig(f"{path}: expected a regular file, got a directory, device, pipe or socket")
+            if mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise InvalidConfig(f"{path}: others can read it (mode {stat.S_IMODE(mode):o}): chmod 600 it")
+            return parse_header_lines(file.read(MAX_BYTES + 1), path)
+    except OSError as error:
+        raise InvalidConfig(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _make_context(upstream: Upstream) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=upstream.ca_file or None)
+    except OSError as error:
+        raise InvalidConfig(f"{upstream.ca_file}: holds no certificates: {error.strerror or error}") from error
+    if upstream.protocol == "oip-grpc":
+        context.set_alpn_protocols(["h2"])
+    return context
+
+
+async def _ask_http(
+    upstream: Upstream,
+    parts: SplitResult,
+    headers: dict[bytes, bytes],
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> ModelMetadata:
+    version = f"/versions/{quote(upstream.version, safe='')}" if upstream.version else ""
+    target = f"{parts.path.rstrip('/')}/v2/models/{quote(upstream.model, safe='')}{version}"
+    fields = {b"accept": b"application/json", b"user-agent": b"hyperion", **headers}
+    writer.write(encode_request_head(b"GET", target.encode(), parts.netloc.encode(), fields, None))
+    answer = AnswerReader(ANSWER_BYTES)
+    while not answer.complete:
+        data = await reader.read(_READ_BYTES)
+        if not data:
+            raise AnswerError("it closed the connection before its answer was there")
+        answer.feed(data)
+    if answer.status != 200:
+        raise UpstreamFailed(f"{parts.netloc}: GET {target} answered {answer.status}, expected 200")
+    return decode_model_metadata(answer.body)

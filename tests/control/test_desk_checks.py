@@ -1,0 +1,80 @@
+"""What the desk refuses because of what else is there: versions that are not, rules that fit none, circles."""
+
+from pathlib import Path
+
+import pytest
+
+from hyperion.control.desk import Desk
+from hyperion.schema.errors import GateRefused, InvalidResource, UnknownModel
+from hyperion.schema.model import Signature, TensorSpec
+from hyperion.schema.protect import Fallback, Graph, GraphStep, InputRule, SchemaRules, Upstream
+from hyperion.schema.registry import FileEntry, Manifest
+from hyperion.schema.resource import Endpoint, EndpointSpec, Metadata
+from hyperion.store import registry
+from hyperion.store.blobs import LocalBlobs
+from hyperion.store.database import open_home
+
+SIGNATURE = Signature((TensorSpec("age", "UINT8", (-1,)),), (TensorSpec("y", "FP32", (-1,)),))
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    database = open_home(tmp_path)
+    files = (FileEntry("m.onnx", "a" * 64, 1),)
+    with database.write() as tx:
+        for version, signature in (("1", SIGNATURE), ("2", None)):
+            manifest = Manifest("fraud", version, f"sha256:{version * 64}", "onnx", files, "m.onnx", signature)
+            registry.put_version(tx, manifest, actor="ann")
+    return Desk(database, LocalBlobs(tmp_path / "blobs"), lambda: None)
+
+
+def endpoint(name: str, spec: EndpointSpec) -> Endpoint:
+    return Endpoint(Metadata(name), spec)
+
+
+def apply(desk: Desk, *endpoints: Endpoint, dry_run: bool = False) -> list[str]:
+    return [change.action for change in desk.apply(endpoints, dry_run=dry_run, actor="ann")]
+
+
+def test_rules_are_judged_by_what_the_version_says_that_it_takes(desk: Desk) -> None:
+    fits = SchemaRules(inputs={"age": InputRule(0, 120)})
+    misfit = SchemaRules(inputs={"agge": InputRule(0, 120)})
+    assert apply(desk, endpoint("fraud", EndpointSpec("fraud@1", schema=fits))) == ["created"]
+    with pytest.raises(InvalidResource, match=r"spec\.schema\.inputs\.agge: the model has no such input"):
+        apply(desk, endpoint("fraud", EndpointSpec("fraud@1", schema=misfit)))
+    # A version that says nothing of itself can only be asked when it runs.
+    assert apply(desk, endpoint("fraud", EndpointSpec("fraud@2", schema=misfit))) == ["configured"]
+
+
+def test_every_version_that_a_resource_names_must_be_there(desk: Desk) -> None:
+    steps = (GraphStep("a", model="fraud@1"), GraphStep("b", model="fraud@9"))
+    for spec in (
+        EndpointSpec("fraud@1", fallback=(Fallback(version="9"),)),
+        EndpointSpec("fraud@1", fallback=(Fallback(model="other@1"),)),
+        EndpointSpec(graph=Graph("pipeline", steps)),
+    ):
+        with pytest.raises(UnknownModel):
+            apply(desk, endpoint("x", spec), dry_run=True)
+    assert desk.list_endpoints() == []
+
+
+def test_a_circle_is_refused_wherever_it_is_closed(desk: Desk) -> None:
+    def next_to(other: str) -> EndpointSpec:
+        return EndpointSpec(graph=Graph("pipeline", (GraphStep("a", endpoint=other),)))
+
+    apply(desk, endpoint("a", next_to("b")), endpoint("b", next_to("c")))
+    with pytest.raises(InvalidResource, match="c -> a -> b -> c"):
+        apply(desk, endpoint("c", next_to("a")))
+    with pytest.raises(InvalidResource, match="comes back to itself"):
+        apply(desk, endpoint("d", next_to("e")), endpoint("e", next_to("d")), dry_run=True)
+    # What is applied together is judged as it will be: b leads elsewhere from now on.
+    apply(desk, endpoint("c", next_to("a")), endpoint("b", EndpointSpec("fraud@1")))
+
+
+def test_what_has_no_versions_takes_no_deploy_and_no_commands(desk: Desk) -> None:
+    apply(desk, endpoint("far", EndpointSpec(upstream=Upstream("http://127.0.0.1:9"))))
+    with pytest.raises(GateRefused, match='"far" is an upstream'):
+        desk.deploy("far", "fraud@1", actor="ann")
+    with pytest.raises(GateRefused, match='"far" is an upstream'):
+        desk.command("far", "undo", actor="ann")
+    assert desk.get_rollout("far").state is None
