@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperion.cli.banner import Addresses, find_request_file, write_banner, write_curl
+from hyperion.cli.banner import Addresses, Callers, find_request_file, write_banner, write_curl
 from hyperion.cli.sample import make_request
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
 from hyperion.schema.snapshot import ModelState, ServedModel, ServedVersion, Snapshot
@@ -72,3 +72,26 @@ def test_the_banner_names_what_is_served_what_is_not_and_where(addresses: Addres
 def test_many_models_do_not_fill_the_screen(addresses: Addresses) -> None:
     many = Snapshot(1, tuple(serve_model(name=f"m{number}") for number in range(100)))
     assert "... and 88 more" in write_banner(many, addresses, colour=False)
+
+
+def test_where_callers_need_keys_the_lines_to_paste_make_one(addresses: Addresses) -> None:
+    closed = Addresses(addresses.url, "", "http://127.0.0.1:9999/", addresses.home, callers="known")
+    snapshot = Snapshot(1, (serve_model(name="m"),))
+    lines = write_banner(snapshot, closed, colour=False).splitlines()
+    at = lines.index("Try it")
+    assert shlex.split(lines[at + 1].removeprefix("  KEY=$(").removesuffix(")")) == [
+        *("hyperion", "key", "create", "--tenant", "me"),
+        *("--url", "http://127.0.0.1:9999", "--home", str(addresses.home)),
+    ]
+    assert "authorization: Bearer $KEY" in shlex.split(lines[at + 2])
+    assert any("--open" in line for line in lines if line.startswith("  Callers"))
+
+
+@pytest.mark.parametrize(("callers", "said"), [("local", ""), ("any", "--require-auth"), ("certified", "certificate")])
+def test_the_banner_says_whom_it_answers(addresses: Addresses, callers: Callers, said: str) -> None:
+    at = Addresses("https://127.0.0.1:8080", "", addresses.admin_url, addresses.home, callers=callers)
+    text = write_banner(Snapshot(1, (serve_model(name="m"),)), at, colour=False)
+    found = [line for line in text.splitlines() if line.startswith("  Callers")]
+    assert [said in line for line in found] == ([True] if said else [])
+    assert "$KEY" not in text
+    assert ("--cert CLIENT.pem" in text) == (callers == "certified")

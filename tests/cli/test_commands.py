@@ -42,7 +42,7 @@ FREE = ("--port", "0", "--grpc-port", "0", "--admin-port", "0")
         (("serve", "--port", "70000"), 2, "expected 0 to 65535, got 70000"),
         (("serve", "--name", "x"), 2, "--name is for one PATH"),
         (("serve", "--tls-cert", "x"), 2, "--tls-key"),
-        (("serve", "--require-auth"), 2, "--require-auth"),
+        (("serve", "--trusted-proxies", "here"), 2, "--trusted-proxies"),
         (("predict", "m"), 2, "--json or with --file"),
         (("predict", "m", "--json", "{"), 1, "--json:"),
         (("predict", "m", "--json", "[]", "--url", "ftp://x"), 1, "expected a URL"),

@@ -95,6 +95,13 @@ def test_bench_refuses_what_is_no_model(served: Served, tmp_path: Path) -> None:
     assert (result.returncode, "no model" in result.stderr) == (1, True)
 
 
+def test_a_key_can_stand_in_the_environment_and_a_broken_one_is_not_repeated(served: Served, tmp_path: Path) -> None:
+    arguments = ("predict", "sums", "--json", "[[1]]", "--url", served.url)
+    result = hyperion(*arguments, cwd=tmp_path, HYPERION_API_KEY="hyp_secret\nx-evil: 1")
+    assert (result.returncode, "HYPERION_API_KEY" in result.stderr, "secret" in result.stderr) == (2, True, False)
+    assert b"authorization: Bearer hyp_secret\r\n" in make_http_request("host", "/v2", b"{}", "hyp_secret")
+
+
 @pytest.mark.parametrize("answer", [None, [], {}, {"inputs": 5, "outputs": []}])
 def test_what_is_no_metadata_is_an_error(answer: Any) -> None:
     with pytest.raises(UpstreamFailed):

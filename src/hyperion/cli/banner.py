@@ -5,6 +5,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from msgspec import Struct
 
@@ -13,16 +14,26 @@ from hyperion.schema.snapshot import ServedModel, Snapshot
 
 _INLINE_ELEMENTS = 200
 _SHOWN_MODELS = 12
+_USUAL_ADMIN_URL = "http://127.0.0.1:8082/"
+Callers = Literal["local", "any", "known", "certified"]
+_CALLERS: dict[Callers, str] = {
+    "local": "",  # as one expects on the loopback
+    "any": "anybody who reaches this port; --require-auth asks for keys",
+    "known": "with a key, a token of an issuer, or a client certificate only; --open lets anybody in",
+    "certified": "with a client certificate only",
+}
 
 
 class Addresses(Struct, frozen=True):
-    """Where the platform listens. `grpc` "" means not at all; `paths` are the PATHs that were given."""
+    """Where the platform listens. `grpc` "" means not at all; `paths` are the PATHs that were given. `callers` says
+    whom it answers: anybody, on this machine or anywhere, or who has credentials or a certificate."""
 
     url: str
     grpc: str
     admin_url: str
     home: Path
     paths: tuple[str, ...] = ()
+    callers: Callers = "local"
 
 
 def write_banner(snapshot: Snapshot, addresses: Addresses, *, colour: bool) -> str:
@@ -38,21 +49,39 @@ def write_banner(snapshot: Snapshot, addresses: Addresses, *, colour: bool) -> s
         lines.append(f"  ... and {len(served) - _SHOWN_MODELS} more: {addresses.url}/v2/models")
     lines += [f"  {state.name}: {state.state}: {state.reason}" for state in snapshot.index if state.state != "READY"]
     if served:
-        lines += ["", f"{bold}Try it{reset}", f"  {write_curl(served[0], addresses)}"]
+        lines += ["", f"{bold}Try it{reset}"]
+        if addresses.callers == "known":
+            lines.append(f"  KEY=$({write_key_command(addresses)})")
+        lines.append(f"  {write_curl(served[0], addresses)}")
     elif not snapshot.index:
         lines += [f"{bold}Next{reset}", "  hyperion model push NAME PATH", "  hyperion apply -f ENDPOINT.yaml"]
     lines += ["", f"{bold}Also{reset}"]
     if addresses.grpc:
         lines.append(f"  gRPC        {addresses.grpc}")
+    if _CALLERS[addresses.callers]:
+        lines.append(f"  Callers     {_CALLERS[addresses.callers]}")
     lines.append(f"  Management  {addresses.admin_url} {dim}(token in {_near(addresses.home / 'admin-token')}){reset}")
     lines += ["  Stop        Ctrl-C", ""]
     return "\n".join(lines)
 
 
+def write_key_command(addresses: Addresses) -> str:
+    """Return the command that makes a key, with what it needs to find this platform from the current directory."""
+    command = "hyperion key create --tenant me"
+    if addresses.admin_url != _USUAL_ADMIN_URL:
+        command += f" --url {addresses.admin_url.rstrip('/')}"
+    home = _near(addresses.home)
+    return command if home == ".hyperion" else f"{command} --home {shlex.quote(home)}"
+
+
 def write_curl(model: ServedModel, addresses: Addresses) -> str:
-    """Return a curl command that works as pasted in the current directory."""
+    """Return a curl command that works as pasted in the current directory, once `$KEY` is set where one is needed. A
+    client certificate is the caller's to name."""
     url = f"{addresses.url}/v2/models/{model.name}/infer"
-    insecure = "-k " if url.startswith("https:") else ""
+    options = "-k " if url.startswith("https:") else ""
+    if addresses.callers == "certified":
+        options += "--cert CLIENT.pem --key CLIENT.key "
+    credentials = ' -H "authorization: Bearer $KEY"' if addresses.callers == "known" else ""
     beside = find_request_file(addresses.paths)
     if beside is not None:
         data = f"@{_near(beside)}"
@@ -63,7 +92,7 @@ def write_curl(model: ServedModel, addresses: Addresses) -> str:
             path = addresses.home / f"request-{model.name}.json"
             path.write_text(data)
             data = f"@{_near(path)}"
-    return f"curl -s {insecure}{url} -H 'content-type: application/json' -d {shlex.quote(data)}"
+    return f"curl -s {options}{url}{credentials} -H 'content-type: application/json' -d {shlex.quote(data)}"
 
 
 def find_request_file(paths: Sequence[str]) -> Path | None:

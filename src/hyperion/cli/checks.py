@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from msgspec import Struct
-
+from hyperion.cli.check import Check
+from hyperion.cli.checks_sandbox import check_sandbox
 from hyperion.cli.resolve import Settings
 from hyperion.fleet.lifeline import die_with_parent
 from hyperion.schema.errors import InvalidConfig
@@ -29,14 +29,6 @@ _LEAST_FILES = 4096
 _MIB = 1 << 20
 
 
-class Check(Struct, frozen=True):
-    """One finding. `verdict` is ok, note (something optional is missing) or bad (serving cannot work like this)."""
-
-    name: str
-    verdict: str
-    detail: str
-
-
 def run_checks(settings: Settings) -> Iterator[Check]:
     """Yield every finding, one by one."""
     yield _check_python()
@@ -45,6 +37,7 @@ def run_checks(settings: Settings) -> Iterator[Check]:
     yield _check_memory()
     yield _check_files()
     yield from map(_check_kernel, ("memfd", "pidfd", "die with parent", "unix sockets"))
+    yield from check_sandbox()
     yield from map(_check_required, _REQUIRED)
     yield from (_check_extra(module, extra) for module, extra in _EXTRAS.items())
     for key in ("port", "grpc_port", "admin_port"):

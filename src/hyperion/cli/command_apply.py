@@ -1,4 +1,4 @@
-"""`hyperion apply -f FILE…`: make endpoints as files say, after showing what that changes."""
+"""`hyperion apply -f FILE…`: make things as resources say, after showing what that changes."""
 
 import sys
 
@@ -10,7 +10,7 @@ from hyperion.cli.show import print_json
 from hyperion.store.resource_yaml import read_resources, to_document
 
 
-@click.command("apply", short_help="Make endpoints as files say.")
+@click.command("apply", short_help="Make endpoints, tenants, issuers as files say.")
 @click.option("-f", "--file", "files", multiple=True, required=True, help="a YAML file or a directory; - is stdin")
 @click.option("--yes", is_flag=True, help="do not ask")
 @click.option("--dry-run", is_flag=True, help="show what would change, and change nothing")
@@ -21,9 +21,10 @@ from hyperion.store.resource_yaml import read_resources, to_document
 def command(
     admin: Admin, files: tuple[str, ...], yes: bool, dry_run: bool, reason: str, output: str, as_json: bool
 ) -> None:
-    """Make endpoints as the resources in FILEs say: all of them, or none. The same again changes nothing."""
+    """Make things as the resources in FILEs say, whatever their kinds: all of them, or none. The same again changes
+    nothing."""
     documents = [to_document(resource) for resource in read_resources(files)]
-    found = admin.post("endpoints", body=documents, dry_run=True)
+    found = admin.post("resources", body=documents, dry_run=True)
     as_json = as_json or output == "json"
     if not as_json:
         print_changes(found["changes"], dry_run=dry_run)
@@ -31,6 +32,6 @@ def command(
     if not dry_run and changed:
         if not (yes or as_json) and sys.stdin.isatty() and "-" not in files:
             click.confirm(f"Apply {len(changed)} change{'s' if len(changed) > 1 else ''}?", abort=True, err=True)
-        found = admin.post("endpoints", body=documents, reason=reason)
+        found = admin.post("resources", body=documents, reason=reason)
     if as_json:
         print_json(found)

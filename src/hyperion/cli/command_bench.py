@@ -12,6 +12,7 @@ import msgspec
 
 from hyperion.cli import load_plan, loadgen
 from hyperion.cli.client import call
+from hyperion.cli.credentials import add_key
 from hyperion.cli.sample import make_request
 from hyperion.cli.show import print_json, print_table
 from hyperion.schema.errors import InvalidConfig, UpstreamFailed
@@ -27,6 +28,7 @@ from hyperion.schema.model import Signature, TensorSpec
 @click.option("--connections", type=click.IntRange(1), default=1024, show_default=True, help="at most")
 @click.option("--timeout-s", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="then it is a drop")
 @click.option("--file", "path", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="request (JSON)")
+@add_key
 @click.option("--insecure", is_flag=True, help="accept any TLS certificate")
 @click.option("--json", "as_json", is_flag=True, help="for scripts")
 def command(
@@ -38,6 +40,7 @@ def command(
     connections: int,
     timeout_s: float,
     path: Path | None,
+    key: str,
     insecure: bool,
     as_json: bool,
 ) -> int:
@@ -48,7 +51,7 @@ def command(
     on time, because the figures then mean nothing, or if none succeeded.
     """
     model = url.rstrip("/").removesuffix("/infer")
-    body = path.read_bytes() if path else json.dumps(make_request(read_signature(call(model)))).encode()
+    body = path.read_bytes() if path else json.dumps(make_request(read_signature(call(model, token=key)))).encode()
     parts = urlsplit(f"{model}/infer")
     tls = make_tls(insecure) if parts.scheme == "https" else None
     port = parts.port or (443 if tls else 80)
@@ -57,7 +60,7 @@ def command(
         load_plan.Plan(
             host=parts.hostname or "",
             port=port,
-            requests=[make_http_request(parts.netloc, parts.path, body)],
+            requests=[make_http_request(parts.netloc, parts.path, body, key)],
             rate=rate,
             seconds=seconds,
             warm_up_s=warm_up,
@@ -79,11 +82,14 @@ def command(
     return 0 if report.held and report.good else 1
 
 
-def make_http_request(host: str, target: str, body: bytes) -> bytes:
-    """Return one whole HTTP/1.1 request. Raises `InvalidConfig` for what cannot stand in a request line."""
+def make_http_request(host: str, target: str, body: bytes, key: str = "") -> bytes:
+    """Return one whole HTTP/1.1 request, which shows the key if there is one. Raises `InvalidConfig` for what cannot
+    stand in a request line."""
     if not (host + target).isascii() or any(character.isspace() for character in host + target):
         raise InvalidConfig(f"{host}{target}: expected a URL without spaces or control characters")
     head = f"POST {target} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+    if key:
+        head += f"authorization: Bearer {key}\r\n"
     return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
 
 

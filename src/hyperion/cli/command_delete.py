@@ -9,8 +9,11 @@ from hyperion.cli.changes import print_changes
 from hyperion.cli.kinds import find_kind
 from hyperion.cli.show import print_json
 
+# The kinds that can be deleted, and what one of them is called.
+NOUNS = {"endpoints": "endpoint", "tenants": "tenant", "issuers": "issuer", "batchjobs": "batch job"}
 
-@click.command("delete", short_help="Stop serving an endpoint and forget it.")
+
+@click.command("delete", short_help="Forget an endpoint, a tenant, an issuer, a batch job.")
 @click.argument("kind")
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="do not ask")
@@ -19,12 +22,14 @@ from hyperion.cli.show import print_json
 @click.option("--json", "as_json", is_flag=True, help="for scripts")
 @add_connection
 def command(admin: Admin, kind: str, name: str, yes: bool, dry_run: bool, reason: str, as_json: bool) -> None:
-    """Stop serving the endpoint NAME and forget it. Its versions stay in the registry, its entries in the ledger."""
-    find_kind(kind, ("endpoints",))
-    admin.delete("endpoints", name, dry_run=True)  # unknown: said before anybody is asked
+    """Forget the endpoint, tenant, issuer or batch job NAME. An endpoint is served no more, its versions stay in the
+    registry; a tenant goes when nobody can come in as it any more; a batch job that runs is stopped. Entries stay in
+    the ledger."""
+    kind = find_kind(kind, NOUNS)
+    admin.delete(kind, name, dry_run=True)  # what is unknown or refused is said before anybody is asked
     if not (yes or dry_run or as_json) and sys.stdin.isatty():
-        click.confirm(f"Delete endpoint {name}?", abort=True, err=True)
-    found = admin.delete("endpoints", name, dry_run=dry_run, reason=reason)
+        click.confirm(f"Delete {NOUNS[kind]} {name}?", abort=True, err=True)
+    found = admin.delete(kind, name, dry_run=dry_run, reason=reason)
     if as_json:
         print_json(found)
     else:

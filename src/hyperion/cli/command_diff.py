@@ -15,7 +15,7 @@ from hyperion.store.resource_yaml import read_resources, to_document
 def command(admin: Admin, files: tuple[str, ...], as_json: bool) -> int:
     """Show what `apply` would change. Exits 0 where nothing would, and 1 where something would."""
     documents = [to_document(resource) for resource in read_resources(files)]
-    found = admin.post("endpoints", body=documents, dry_run=True)
+    found = admin.post("resources", body=documents, dry_run=True)
     changed = [change for change in found["changes"] if change["action"] != "unchanged"]
     if as_json:
         print_json(found)

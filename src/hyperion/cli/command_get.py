@@ -11,18 +11,20 @@ from hyperion.cli.kinds import find_kind
 from hyperion.cli.show import print_json, print_table
 
 Row = tuple[str, ...]
+_RESOURCES = frozenset(("endpoints", "tenants", "issuers", "batchjobs"))  # what can be applied
 
 
-@click.command("get", short_help="List or show endpoints, models, rollouts.")
+@click.command("get", short_help="List or show endpoints, tenants, models, …")
 @click.argument("kind")
 @click.argument("name", required=False)
 @click.option("-o", "--output", type=click.Choice(("table", "json", "yaml")), default="table")
 @click.option("--json", "as_json", is_flag=True, help="for scripts; as -o json")
 @add_connection
 def command(admin: Admin, kind: str, name: str | None, output: str, as_json: bool) -> None:
-    """Show the resources of a KIND (endpoints, models, rollouts, replicas), or the one called NAME.
+    """Show the resources of a KIND (endpoints, tenants, issuers, batchjobs, models, rollouts, replicas), or the one
+    called NAME.
 
-    What `get endpoints -o yaml` shows can be applied again.
+    What `get -o yaml` shows of endpoints, tenants, issuers and batch jobs can be applied again.
     """
     kind = find_kind(kind, _READERS)
     items = _READERS[kind](admin, name)
@@ -31,7 +33,7 @@ def command(admin: Admin, kind: str, name: str | None, output: str, as_json: boo
     elif output == "yaml":
         from hyperion.store.resource_yaml import write_yaml
 
-        print(write_yaml([_shorten(item) if kind == "endpoints" else item for item in items]), end="")
+        print(write_yaml([_shorten(item) if kind in _RESOURCES else item for item in items]), end="")
     else:
         titles, write = _TABLES[kind]
         print_table(titles, [write(item) for item in items])
@@ -46,6 +48,18 @@ def _shorten(item: dict[str, Any]) -> dict[str, Any]:
 
 def _read_endpoints(admin: Admin, name: str | None) -> list[Any]:
     return [admin.get("endpoints", name)] if name else list(admin.pages("endpoints"))
+
+
+def _read_tenants(admin: Admin, name: str | None) -> list[Any]:
+    return [admin.get("tenants", name)] if name else list(admin.pages("tenants"))
+
+
+def _read_issuers(admin: Admin, name: str | None) -> list[Any]:
+    return [admin.get("issuers", name)] if name else list(admin.pages("issuers"))
+
+
+def _read_batches(admin: Admin, name: str | None) -> list[Any]:
+    return [admin.get("batchjobs", name)] if name else list(admin.pages("batchjobs"))
 
 
 def _read_rollouts(admin: Admin, name: str | None) -> list[Any]:
@@ -63,16 +77,74 @@ def _read_replicas(admin: Admin, name: str | None) -> list[Any]:
 
 
 def _write_endpoint(item: dict[str, Any]) -> Row:
-    rollout = item["status"]["rollout"]
+    status, spec = item["status"], item["spec"]
+    age = write_age(status["created_at"])
+    if not spec["model"]:
+        state = "ready" if status["ready"] else "not ready"
+        return (item["metadata"]["name"], name_backend(spec), "-", state, "-", str(status["generation"]), age)
+    rollout = status["rollout"]
     live = rollout["to"] if rollout["state"] == "promoted" else rollout["from"]
     return (
         item["metadata"]["name"],
-        item["spec"]["model"],
+        spec["model"],
         live or "-",
         rollout["state"],
         f"{rollout['weight'] * 100:g} %",
-        str(item["status"]["generation"]),
-        write_age(item["status"]["created_at"]),
+        str(status["generation"]),
+        age,
+    )
+
+
+def name_backend(spec: dict[str, Any]) -> str:
+    """What answers for an endpoint without a model.
+
+    >>> name_backend({"upstream": None, "graph": {"kind": "cascade", "steps": [{}, {}]}})
+    'cascade of 2'
+    """
+    if spec["upstream"]:
+        return str(spec["upstream"]["url"])
+    return f"{spec['graph']['kind']} of {len(spec['graph']['steps'])}"
+
+
+def _write_tenant(item: dict[str, Any]) -> Row:
+    spec, status = item["spec"], item["status"]
+    limits, quotas = spec["limits"] or {}, spec["quotas"] or {}
+    return (
+        item["metadata"]["name"],
+        f"{limits['requests_per_second']:g}/s" if limits.get("requests_per_second") else "-",
+        ", ".join(name for name, value in quotas.items() if value) or "-",
+        str(spec["priority"]),
+        f"{spec['weight']:g}",
+        str(status["live_keys"]),
+        write_age(status["created_at"]),
+    )
+
+
+def _write_issuer(item: dict[str, Any]) -> Row:
+    spec, status = item["spec"], item["status"]
+    return (
+        item["metadata"]["name"],
+        spec["issuer"],
+        spec["audience"],
+        spec["tenant"] or f"claim {spec['tenant_claim']}",
+        str(len(status["keys"])),
+        write_age(status["read_at"]) if status["read_at"] else "never",
+        status["problem"] or "-",
+    )
+
+
+def _write_batch(item: dict[str, Any]) -> Row:
+    spec, status = item["spec"], item["status"]
+    progress = status["progress"]
+    return (
+        item["metadata"]["name"],
+        spec["model"] or spec["endpoint"],
+        status["state"],
+        f"{progress['rows']:,}",
+        f"{progress['fraction']:.0%}".replace("%", " %"),
+        f"{progress['rows_per_s']:,.0f}",
+        write_age(status["started_at"]) if status["started_at"] else "-",
+        status["reason"] or "-",
     )
 
 
@@ -117,12 +189,18 @@ def write_age(then: float) -> str:
 
 _READERS: dict[str, Callable[[Admin, str | None], list[Any]]] = {
     "endpoints": _read_endpoints,
+    "tenants": _read_tenants,
+    "issuers": _read_issuers,
+    "batchjobs": _read_batches,
     "models": _read_models,
     "rollouts": _read_rollouts,
     "replicas": _read_replicas,
 }
 _TABLES: dict[str, tuple[Row, Callable[[dict[str, Any]], Row]]] = {
     "endpoints": (("endpoint", "model", "live", "rollout", "weight", "generation", "age"), _write_endpoint),
+    "tenants": (("tenant", "rate", "quotas", "priority", "weight", "keys", "age"), _write_tenant),
+    "issuers": (("issuer", "url", "audience", "tenant", "keys", "read", "problem"), _write_issuer),
+    "batchjobs": (("batch job", "model", "state", "rows", "done", "rows/s", "started", "reason"), _write_batch),
     "models": (("model", "versions", "newest", "aliases", "age"), _write_model),
     "rollouts": (("endpoint", "state", "from", "to", "step", "weight", "verdict", "reason"), _write_rollout),
     "replicas": (("replica", "endpoint", "version", "state", "pid", "restarts"), _write_replica),

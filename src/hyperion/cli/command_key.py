@@ -13,7 +13,7 @@ from hyperion.cli.show import print_json, print_table
 _UNITS_S = {"m": 60, "h": 3_600, "d": 86_400}
 
 
-@click.group("key", short_help="Make, list and revoke API keys.")
+@click.group("key", short_help="Make, list, rotate and revoke API keys.")
 def command() -> None:
     """API keys of tenants. They are shown once, when they are made; only their hashes are kept."""
 
@@ -56,6 +56,24 @@ def list_keys(admin: Admin, as_json: bool) -> None:
     print_table(("id", "tenant", "scopes", "state", "made by"), rows)
 
 
+@command.command("rotate")
+@click.argument("key_id", metavar="ID")
+@click.option("--overlap", default="24h", show_default=True, metavar="DURATION", help="how long the old one counts on")
+@click.option("--reason", default="", help="why; the ledger keeps it")
+@click.option("--json", "as_json", is_flag=True, help="for scripts")
+@add_connection
+def rotate(admin: Admin, key_id: str, overlap: str, reason: str, as_json: bool) -> None:
+    """Make a key's successor, of the same tenant and scopes, and show it. The old one ends after the overlap."""
+    body = {"overlap_s": read_duration(overlap, "--overlap"), "reason": reason}
+    done = admin.post("keys", key_id, "rotate", body=body)
+    if as_json:
+        print_json(done)
+        return
+    print(done["key"])
+    ends = _write_time(done["replaced_expires_at"])
+    click.echo(f"key {done['id']} of {done['tenant']}; it is not shown again. Key {key_id} ends {ends}", err=True)
+
+
 @command.command("revoke")
 @click.argument("key_id", metavar="ID")
 @click.option("--reason", default="", help="why; the ledger keeps it")
@@ -66,15 +84,15 @@ def revoke(admin: Admin, key_id: str, reason: str) -> None:
     print(f"key {key_id} is revoked")
 
 
-def read_duration(text: str) -> float:
-    """Return the seconds of `30m`, `12h` or `7d`. Raises `UsageError`.
+def read_duration(text: str, option: str = "--expires") -> float:
+    """Return the seconds of `30m`, `12h` or `7d`, as given for `option`. Raises `UsageError`.
 
     >>> read_duration("2h")
     7200.0
     """
     found = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
     if found is None:
-        raise click.UsageError(f"--expires {text}: expected a number and m, h or d, such as 12h or 30d")
+        raise click.UsageError(f"{option} {text}: expected a number and m, h or d, such as 12h or 30d")
     return float(int(found[1]) * _UNITS_S[found[2]])
 
 
@@ -85,4 +103,8 @@ def _write_state(key: dict[str, Any]) -> str:
         return "valid"
     if key["expires_at"] <= time.time():
         return "expired"
-    return f"valid until {datetime.fromtimestamp(key['expires_at'], UTC):%Y-%m-%d %H:%M} UTC"
+    return f"valid until {_write_time(key['expires_at'])}"
+
+
+def _write_time(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from hyperion.cli.client import call
+from hyperion.cli.credentials import add_key
 from hyperion.cli.resolve import find_files, resolve
 from hyperion.cli.show import print_json
 from hyperion.schema.errors import MalformedRequest
@@ -21,7 +22,8 @@ from hyperion.schema.errors import MalformedRequest
     "--file", "path", type=click.Path(dir_okay=False, allow_dash=True), help="the same from a file, - is stdin"
 )
 @click.option("--url", help="where the platform is (default: what host and port of the configuration say)")
-def command(endpoint: str, text: str | None, path: str | None, url: str | None) -> None:
+@add_key
+def command(endpoint: str, text: str | None, path: str | None, url: str | None, key: str) -> None:
     """Send one request to ENDPOINT and print the answer as JSON."""
     if (text is None) == (path is None):
         raise click.UsageError("give the request with --json or with --file")
@@ -32,8 +34,8 @@ def command(endpoint: str, text: str | None, path: str | None, url: str | None) 
         url = f"{scheme}://{settings.text('host')}:{settings.integer('port')}"
     model = f"{url.rstrip('/')}/v2/models/{endpoint}"
     if not (isinstance(request, dict) and isinstance(request.get("inputs"), list)):
-        request = build_request(request, call(model))
-    print_json(call(f"{model}/infer", request))
+        request = build_request(request, call(model, token=key))
+    print_json(call(f"{model}/infer", request, token=key))
 
 
 def build_request(values: Any, metadata: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,13 @@ def _run_control(raw: str, notify: Notify) -> int:
     return run(config, notify, serve_api)
 
 
+def _run_batch(raw: str, notify: Notify) -> int:
+    from hyperion.batch.process import run
+    from hyperion.schema.batch import BatchConfig
+
+    return run(msgspec.json.decode(raw, type=BatchConfig), notify)
+
+
 def _import_api() -> None:
     import hyperion.api.serve  # noqa: F401
 
@@ -92,6 +99,7 @@ _ROLES: dict[str, Callable[[str, Notify], int]] = {
     "runner": _run_runner,
     "gateway": _run_gateway,
     "control": _run_control,
+    "batch": _run_batch,
 }
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from hyperion.cli.settings import BY_KEY, SETTINGS, Setting, Value, parse_value
 from hyperion.schema.errors import InvalidConfig
 
 DEFAULT = "default"
-# Variables of ours that are no settings of `serve`: where commands find the management API.
-_OTHERS = frozenset(("HYPERION_ADMIN_URL", "HYPERION_TOKEN"))
+# Variables of ours that are no settings of `serve`: where commands find the management API, and with what they call.
+_OTHERS = frozenset(("HYPERION_ADMIN_URL", "HYPERION_TOKEN", "HYPERION_API_KEY"))
 _ALMOST = 0.7
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from hyperion.cli.resolve import Settings, find_files, resolve
-from hyperion.cli.tree import check_settings, choose_log_format, plan_control, plan_gateways
+from hyperion.cli.tree import check_settings, choose_log_format, plan_control, plan_gateways, whom_to_answer
+from hyperion.fleet.cgroup import Parents, find_parents
 from hyperion.fleet.home import claim_home, listen_tcp, listen_unix
 from hyperion.fleet.replicas import describe_control, describe_gateway
 from hyperion.fleet.spawn import spawn
@@ -43,6 +44,8 @@ def serve(settings: Settings, paths: Sequence[str], environ: Mapping[str, str]) 
     gateways = plan_gateways(settings, home.path, home.run_dir, port, grpc_port, log_format)
     grpc_fd = grpc.fileno() if grpc else None
     gateways = [replace(gateway, http_fd=http.fileno(), grpc_fd=grpc_fd) for gateway in gateways]
+    # Before any child is there: in version 2 a group with processes of its own cannot have limited ones below it.
+    parents = _open_parents(settings)
     first = [(spec, spawn(spec, environ)) for spec in [describe_control(control)]]
 
     import asyncio
@@ -60,12 +63,13 @@ def serve(settings: Settings, paths: Sequence[str], environ: Mapping[str, str]) 
         admin_url=f"http://{_reachable(admin_host)}:{admin_port}/",
         home=home.path,
         paths=tuple(paths),
+        callers=whom_to_answer(settings),
     )
     writer = LogWriter(sys.stderr.fileno())
     graces_s = (settings.number("drain_s") + 1.0, CONTROL_GRACE_S, RUNNER_GRACE_S)
 
     async def supervise() -> int:
-        supervisor = Supervisor(environ, writer, log_format, graces_s)
+        supervisor = Supervisor(environ, writer, log_format, graces_s, parents)
         watch = Watch(addresses, len(gateways), supervisor.end, sys.stdout, sys.stderr)
         supervisor.on_change = watch.look
         set_title("hyperion supervisor")
@@ -80,6 +84,16 @@ def serve(settings: Settings, paths: Sequence[str], environ: Mapping[str, str]) 
     finally:
         writer.close(1.0)
         os.close(home.lock_fd)
+
+
+def _open_parents(settings: Settings) -> Parents | None:
+    """Where control groups for runners can be made; None where that is not allowed here, as `hyperion doctor` says."""
+    if settings.text("sandbox") == "off":
+        return None
+    try:
+        return find_parents()
+    except OSError:
+        return None
 
 
 def _reachable(host: str) -> str:

@@ -1,22 +1,21 @@
 """From settings to the configuration of each process of the tree."""
 
+import ipaddress
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
-from hyperion.cli.resolve import Resolved, Settings
-from hyperion.schema.config import MIB, ControlConfig, GatewayConfig, Source
+import msgspec
+
+from hyperion.cli.resolve import DEFAULT, Resolved, Settings
+from hyperion.schema.config import MIB, ControlConfig, GatewayConfig, SandboxMode, Source
 from hyperion.schema.errors import InvalidConfig
 
 
 def check_settings(settings: Settings, paths: Sequence[str]) -> None:
     """Refuse what cannot work, before anything is started. Raises `InvalidConfig`."""
-    if settings.flag("require_auth"):
-        raise InvalidConfig(
-            "--require-auth: API keys are not part of this version; leave it out, or put a proxy in front"
-        )
     if settings.text("name") and len(paths) != 1:
         raise InvalidConfig(f"--name is for one PATH, and {len(paths)} were given")
     for path in paths:
@@ -26,12 +25,23 @@ def check_settings(settings: Settings, paths: Sequence[str]) -> None:
         raise InvalidConfig("--tls-cert and --tls-key belong together; give both or neither")
     if settings.text("tls_client_ca") and not settings.text("tls_cert"):
         raise InvalidConfig("--tls-client-ca needs --tls-cert and --tls-key")
+    for proxy in _list(settings.text("trusted_proxies")):
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            raise InvalidConfig(f"--trusted-proxies: expected networks such as 10.0.0.0/8: {error}") from None
     for key in _list(settings.text("trusted_keys")):
         if not Path(key).is_file():
             raise InvalidConfig(f"--trusted-keys: no such file: {key}")
     if settings.flag("require_signature") and not settings.text("trusted_keys"):
         raise InvalidConfig("--require-signature needs --trusted-keys: without a key nothing could be served")
-    for key in ("tls_cert", "tls_key", "tls_client_ca"):
+    for path in _list(settings.text("model_paths")):
+        if not Path(path).exists():
+            raise InvalidConfig(f"--model-paths: no such file or directory: {path}")
+    for path in _list(settings.text("batch_dirs")):
+        if not Path(path).is_dir():
+            raise InvalidConfig(f"--batch-dirs: no such directory: {path}")
+    for key in ("batch_databases", "tls_cert", "tls_key", "tls_client_ca"):
         if settings.text(key) and not Path(settings.text(key)).is_file():
             raise InvalidConfig(f"--{key.replace('_', '-')}: no such file: {settings.text(key)}")
 
@@ -62,10 +72,48 @@ def plan_gateways(
             tls_key=_absolute(settings.text("tls_key")),
             tls_client_ca=_absolute(settings.text("tls_client_ca")),
             access_log=settings.flag("access_log"),
+            redis_url=settings.text("redis_url"),
+            requests_per_second=settings.number("requests_per_second"),
+            concurrency=settings.integer("concurrency"),
             log_format=log_format,
+            require_auth=requires_auth(settings),
+            trusted_proxies=tuple(_list(settings.text("trusted_proxies"))),
         )
         for worker in range(workers)
     ]
+
+
+def requires_auth(settings: Settings) -> bool:
+    """Whether callers must show credentials: as was said, else wherever others than this machine's users can call.
+
+    >>> from hyperion.cli.resolve import resolve
+    >>> requires_auth(resolve({}, {}, ())), requires_auth(resolve({"host": "0.0.0.0"}, {}, ()))
+    (False, True)
+    """
+    entry = settings.entries["require_auth"]
+    return settings.flag("require_auth") if entry.source != DEFAULT else not _is_loopback(settings.text("host"))
+
+
+def whom_to_answer(settings: Settings) -> Literal["local", "any", "known", "certified"]:
+    """Whom the gateways let in where an endpoint says nothing else.
+
+    >>> from hyperion.cli.resolve import resolve
+    >>> given = ({}, {"host": "::"}, {"host": "::", "require_auth": False}, {"tls_client_ca": "ca.pem"})
+    >>> [whom_to_answer(resolve(flags, {}, ())) for flags in given]
+    ['local', 'known', 'any', 'certified']
+    """
+    if requires_auth(settings):
+        return "known"
+    if settings.text("tls_client_ca"):
+        return "certified"
+    return "local" if _is_loopback(settings.text("host")) else "any"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def plan_control(
@@ -97,8 +145,14 @@ def plan_control(
         database_url=settings.text("database_url"),
         blobs_url=settings.text("blobs_url"),
         ledger_key=_absolute(settings.text("ledger_key")) or "",
+        streams=tuple(_list(settings.text("streams"))),
+        callback_hosts=tuple(_list(settings.text("callback_hosts"))),
         trusted_keys=tuple(os.path.abspath(key) for key in _list(settings.text("trusted_keys"))),
         require_signature=settings.flag("require_signature"),
+        sandbox=msgspec.convert(settings.text("sandbox"), SandboxMode),
+        readable=tuple(os.path.abspath(path) for path in _list(settings.text("model_paths"))),
+        batch_dirs=tuple(os.path.abspath(path) for path in _list(settings.text("batch_dirs"))),
+        batch_databases=_absolute(settings.text("batch_databases")) or "",
     )
 
 
@@ -113,8 +167,8 @@ def _list(text: str) -> list[str]:
 
 
 def _show(entry: Resolved) -> str:
-    """A value as others may see it: of a database's URL not the password."""
-    return re.sub(r"(://[^/@:]*):[^@/]*@", r"\1:***@", str(entry.value))
+    """A value as others may see it: of a URL not the password, nor the token that may stand in a broker's."""
+    return re.sub(r"(nats://|://[^/@:]*:)[^@/]*@", r"\1***@", str(entry.value))
 
 
 def _absolute(path: str) -> str | None:
