@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import yaml
 
+from tests.e2e.admin_client import Api
 from tests.e2e.digit_models import write_versions
 from tests.e2e.open_load import OpenLoad, Outcome
 from tests.e2e.served import ROOT, Served
@@ -144,103 +145,75 @@ def report(
 
 def undo_again_and_again(directory: Path, count: int, rate: float) -> dict[str, Any]:
     """v2 is promoted, then `undo` takes the traffic back and forth: from the command to all answers by the other."""
-    rows = write_versions(directory / "models")
-    platform = Platform(directory)
-    with platform.served as served:
-        for number, name in enumerate(("v1", "equal"), 1):
-            platform.push(directory / "models" / name, str(number))
-        spec = {"model": f"{ENDPOINT}@1", "rollout": {"strategy": "all-at-once", "standby_s": 3600}}
-        platform.apply(spec)
-        platform.wait_for(frozenset(("promoted",)), 60)
-        platform.run("deploy", ENDPOINT, f"{ENDPOINT}@2")
-        while platform.status()["to"] != "2" or platform.status()["state"] != "promoted":
-            time.sleep(0.1)
-        took = []
-        with OpenLoad(served.port, ENDPOINT, rows, rate) as load, AdminClient(served) as client:
+    drill = Drill(directory, {"strategy": "all-at-once", "standby_s": 3600})
+    with drill.platform.served as served, Api(served) as api:
+        drill.begin()
+        api.deploy(ENDPOINT, f"{ENDPOINT}@2")
+        api.wait_end(ENDPOINT, "2")
+        with OpenLoad(served.port, ENDPOINT, drill.rows, rate) as load:
             time.sleep(1.0)
-            current = "2"
-            for _ in range(count):
-                started = time.monotonic()
-                client.post(f"/api/v1/rollouts/{ENDPOINT}/undo", {"reason": "drill"})
-                old, current = current, "1" if current == "2" else "2"
-                time.sleep(0.15)
-                late = [one.due_s for one in load.outcomes[-500:] if one.version == old and one.due_s > started]
-                took.append(max(late, default=started) - started)
-        failed = [one for one in load.outcomes if one.status != 200]
-    ordered = sorted(took)
-    p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-    return {
-        "undone": count,
-        "as_expected": not failed and p99 <= 0.2,
-        "failed": len(failed),
-        "requests": len(load.outcomes),
-        "to_last_answer_of_old_ms": {
-            "p50": round(statistics.median(took) * 1000, 1),
-            "p99": round(p99 * 1000, 1),
-            "max": round(ordered[-1] * 1000, 1),
-        },
-    }
+            for number in range(count):
+                drill.command(api, load, "undo", leaving="1" if number % 2 else "2")
+    return drill.report(load)
 
 
 def abort_again_and_again(directory: Path, count: int, rate: float) -> dict[str, Any]:
     """v2 gets half of the traffic, then `abort` takes it away: to the last answer by v2. And again, `count` times."""
-    rows = write_versions(directory / "models")
-    platform = Platform(directory)
-    with platform.served as served:
-        for number, name in enumerate(("v1", "equal"), 1):
-            platform.push(directory / "models" / name, str(number))
-        steps = [{"percent": 50, "hold_s": 600}]
-        platform.apply({"model": f"{ENDPOINT}@1", "rollout": {"strategy": "canary", "steps": steps}})
-        platform.wait_for(frozenset(("promoted",)), 60)
-        took = []
-        with OpenLoad(served.port, ENDPOINT, rows, rate) as load, AdminClient(served) as client:
+    drill = Drill(directory, {"strategy": "canary", "steps": [{"percent": 50, "hold_s": 600}]})
+    with drill.platform.served as served, Api(served) as api:
+        drill.begin()
+        with OpenLoad(served.port, ENDPOINT, drill.rows, rate) as load:
             for _ in range(count):
                 begun = time.monotonic()
-                client.post(f"/api/v1/endpoints/{ENDPOINT}/deploy", {"model": f"{ENDPOINT}@2"})
+                api.deploy(ENDPOINT, f"{ENDPOINT}@2")
                 while not any(one.version == "2" and one.due_s > begun for one in load.outcomes[-40:]):
                     assert time.monotonic() - begun < 30, "version 2 never answered"
                     time.sleep(0.01)
-                started = time.monotonic()
-                client.post(f"/api/v1/rollouts/{ENDPOINT}/abort", {"reason": "drill"})
-                time.sleep(0.15)
-                late = [one.due_s for one in load.outcomes[-500:] if one.version == "2" and one.due_s > started]
-                took.append(max(late, default=started) - started)
+                drill.command(api, load, "abort", leaving="2")
+    return drill.report(load)
+
+
+class Drill:
+    """The same command again and again under load, and how long the version that it takes away goes on answering."""
+
+    def __init__(self, directory: Path, policy: dict[str, Any]) -> None:
+        self.platform = Platform(directory)
+        self.rows = write_versions(directory / "models")
+        self._models = directory / "models"
+        self._policy = policy
+        self._took: list[float] = []
+
+    def begin(self) -> None:
+        """Register v1 and its equal, and serve v1."""
+        for number, name in enumerate(("v1", "equal"), 1):
+            self.platform.push(self._models / name, str(number))
+        self.platform.apply({"model": f"{ENDPOINT}@1", "rollout": self._policy})
+        self.platform.wait_for(frozenset(("promoted",)), 60)
+
+    def command(self, api: Api, load: OpenLoad, verb: str, leaving: str) -> None:
+        """Give the command once, and note when the last request was due that `leaving` answered after it."""
+        started = time.monotonic()
+        api.ask("POST", f"rollouts/{ENDPOINT}/{verb}", {"reason": "drill"})
+        time.sleep(0.15)
+        late = [one.due_s for one in load.outcomes[-500:] if one.version == leaving and one.due_s > started]
+        self._took.append(max(late, default=started) - started)
+
+    def report(self, load: OpenLoad) -> dict[str, Any]:
+        """What callers saw, and whether it is as it must be."""
         failed = [one for one in load.outcomes if one.status != 200]
-    ordered = sorted(took)
-    p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
-    return {
-        "aborted": count,
-        "as_expected": not failed and p99 <= 0.2,
-        "failed": len(failed),
-        "requests": len(load.outcomes),
-        "to_last_answer_of_canary_ms": {"p50": round(statistics.median(took) * 1000, 1), "p99": round(p99 * 1000, 1)},
-    }
-
-
-class AdminClient:
-    """One kept connection to the management API: starting a command line takes longer than what is measured."""
-
-    def __init__(self, served: Served) -> None:
-        import http.client
-
-        self._connection = http.client.HTTPConnection("127.0.0.1", served.admin_port, timeout=30)
-        token = (served.home / "admin-token").read_text().strip()
-        self._headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-
-    def __enter__(self) -> "AdminClient":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        """The answer to a command, which must be a success."""
-        self._connection.request("POST", path, json.dumps(body), self._headers)
-        answer = self._connection.getresponse()
-        content = answer.read()
-        if answer.status >= 300:
-            raise RuntimeError(f"{path}: {answer.status} {content[:500]!r}")
-        return json.loads(content)
+        ordered = sorted(self._took)
+        p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
+        return {
+            "commands": len(ordered),
+            "as_expected": not failed and p99 <= 0.2,
+            "failed": len(failed),
+            "requests": len(load.outcomes),
+            "to_last_answer_ms": {
+                "p50": round(statistics.median(ordered) * 1000, 1),
+                "p99": round(p99 * 1000, 1),
+                "max": round(ordered[-1] * 1000, 1),
+            },
+        }
 
 
 def main() -> int:
