@@ -14,6 +14,12 @@ PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 pytho
 
 COMPILED := $(CURDIR)/build/compiled
 BUILT_FROM := pyproject.toml setup.py $(shell find src -name '*.py')
+# Whose code is compiled, in whole or in part: setup.py says which. The rest is as it is in `make test`.
+COMPILED_TESTS := tests/gateway tests/runner tests/telemetry tests/wire \
+    $(addprefix tests/policy/test_,$(addsuffix .py,access admission batching breaker brownout cache_worth constraints \
+    fairness fallback hedge latency rate_limit retry)) \
+    $(addprefix tests/e2e/test_,$(addsuffix .py,chaos graphs grpc_services grpc_transport hostile http_routes \
+    kserve_client process_tree tritonclient upstream))
 INSTALLED := $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.core)
 
 .DEFAULT_GOAL := help
@@ -31,11 +37,11 @@ dev: $(VENV)/.dev ## install everything for development into .venv
 
 test: $(VENV)/.dev ## run the whole test suite (COVERAGE=1 measures coverage too, ARGS="tests/wire -k frame" narrows it)
 	$(if $(COVERAGE),$(BIN)/coverage erase)
-	$(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile $(if $(COVERAGE),--cov --cov-report=) $(ARGS)
+	$(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=) $(ARGS)
 
 test-compiled: $(VENV)/.dev $(COMPILED)/.built ## run the tests of the hot path on its compiled form
-	PYTHONPATH=$(COMPILED) HYPERION_EXPECT_COMPILED=1 $(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile \
-	    $(or $(ARGS),tests/gateway tests/policy tests/runner tests/telemetry tests/wire tests/e2e)
+	PYTHONPATH=$(COMPILED) HYPERION_EXPECT_COMPILED=1 $(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+	    $(or $(ARGS),$(COMPILED_TESTS))
 
 lint: $(VENV)/.dev ## style, types and the import contract
 	$(BIN)/ruff check .

@@ -12,16 +12,20 @@ import time
 from typing import Any
 
 from hyperion.gateway.dispatch import ReplicaLink
+from hyperion.gateway.door import Door
 from hyperion.gateway.http import HttpEdge
 from hyperion.gateway.http_routes import HttpRoutes
 from hyperion.gateway.http_status import CODES
+from hyperion.gateway.identity import Identities
+from hyperion.gateway.limit_book import LimitBook
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.ring import Ring
-from hyperion.gateway.route import ModelRoute, Router, RouteTable
+from hyperion.gateway.route import Router, RouteTable
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
-from hyperion.schema.snapshot import ServedVersion
+from hyperion.schema.protect import Directory, Protection
+from hyperion.schema.snapshot import ServedModel, ServedVersion, Snapshot
 from hyperion.telemetry.logs import EventLog
 from hyperion.telemetry.metrics import Metrics
 from hyperion.wire.frame import HELLO, RESULT, FrameReader, encode_frame
@@ -29,11 +33,20 @@ from hyperion.wire.frame_headers import Hello, Result, TensorHead
 from hyperion.wire.limits import WireLimits
 
 VALUES = [round(0.1 * n - 1, 4) for n in range(20)]
-BODY = json.dumps({"inputs": [{"name": "x", "shape": [1, 20], "datatype": "FP32", "data": VALUES}]}).encode()
-REQUEST = (
-    b"POST /v2/models/m/infer HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
-    b"content-length: %d\r\n\r\n%b"
-) % (len(BODY), BODY)
+SECRET = b"hyp_" + b"s" * 43
+NOBODY = Directory()
+UNPROTECTED = Protection()
+
+
+def make_request(number: int, credentials: bool) -> bytes:
+    """One of as many different requests as there are numbers, all of one length."""
+    values = [*VALUES[:-1], float(f"1.{1_000_000 + number}")]
+    body = json.dumps({"inputs": [{"name": "x", "shape": [1, 20], "datatype": "FP32", "data": values}]}).encode()
+    shown = b"authorization: Bearer %b\r\n" % SECRET if credentials else b""
+    return (
+        b"POST /v2/models/m/infer HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n%b"
+        b"content-length: %d\r\n\r\n%b"
+    ) % (shown, len(body), body)
 
 
 class MemoryTransport:
@@ -52,15 +65,20 @@ class MemoryTransport:
         return lambda *_: False
 
 
-async def measure(connections: int, rounds: int) -> float:
-    """Best seconds per request."""
+async def measure(
+    connections: int, rounds: int, protection: Protection = UNPROTECTED, directory: Directory = NOBODY
+) -> float:
+    """Best seconds per request, of which no two are the same; with the key where the directory has one."""
     metrics, log = Metrics(), EventLog("bench")
-    router = Router(lambda *_: None, log)  # type: ignore[arg-type, return-value]
-    pipeline = Pipeline(router, {"http": CODES}, None, metrics, log, "abc-")  # type: ignore[arg-type]
+    door = Door(Identities(), LimitBook(), bool(directory.keys))
+    router = Router(lambda *_: None, log, door=door)  # type: ignore[arg-type, return-value]
+    pipeline = Pipeline(router, {"http": CODES}, None, metrics, log, "abc-", door=door)  # type: ignore[arg-type]
     signature = Signature((TensorSpec("x", "FP32", (-1, 20)),), (TensorSpec("y", "FP32", (-1, 10)),))
     served = ServedVersion("1", "sha256:" + "0" * 64, 1, "onnx", signature, ModelOptions(), ())
     pool = VersionPool("m", served, 4096, 1 << 20, pipeline.finished, pipeline.batch_done, log)
-    router.table = RouteTable(1, {"m": ModelRoute(pool, {"1": pool})})
+    model = ServedModel("m", "1", (served,), protection=protection)
+    door.follow(Snapshot(1, (model,), directory=directory))
+    router.table = RouteTable(1, {"m": router._make_route(model, {"1": pool}, {})})
     edge = HttpEdge(
         GatewayConfig("", ""), (routes := HttpRoutes(pipeline, WireLimits(), None, log)).serve,  # type: ignore[arg-type]
         pipeline.new_request_id, routes.record_refusal, routes.refusals,
@@ -78,10 +96,12 @@ async def measure(connections: int, rounds: int) -> float:
         connection.connection_made(transport)  # type: ignore[arg-type]
         clients.append((connection, transport))
     best = float("inf")
-    for _ in range(rounds):
+    for turn in range(rounds):
+        numbers = range(turn * connections, (turn + 1) * connections)
+        requests = [make_request(number, bool(directory.keys)) for number in numbers]
         started = time.perf_counter()
-        for connection, _transport in clients:
-            connection.data_received(REQUEST)
+        for (connection, _transport), request in zip(clients, requests, strict=True):
+            connection.data_received(request)
         await asyncio.sleep(0)
         while runner.written:
             for frame in FrameReader().feed(runner.written.pop()):
@@ -92,6 +112,7 @@ async def measure(connections: int, rounds: int) -> float:
         best = min(best, time.perf_counter() - started)
         for _connection, transport in clients:
             assert len(transport.written) == 1, transport.written
+            assert transport.written[0].startswith(b"HTTP/1.1 200"), transport.written
             transport.written.clear()
     return best / connections
 

@@ -13,7 +13,7 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, its neighbours are found as `docs`
 
-from docs.reference_resources import resource_sections, resources_text, routes
+from docs.reference_resources import KINDS, resource_sections, resources_text, routes
 from hyperion.cli.group import cli as command
 from hyperion.cli.settings import SETTINGS
 from hyperion.gateway.grpc_status import CODES as GRPC_CODES
@@ -138,11 +138,12 @@ def default_of(option: click.Option) -> str:
 
 
 def resources_page() -> str:
-    """Every field of the resource."""
+    """Every field of every kind of resource."""
     parts = [f"# Resources\n\n{GENERATED}\n{resources_text()}"]
-    for path, rows in resource_sections():
-        title = f"## {path}" if path else "## Endpoint"
-        parts.append(f"{title}\n\n" + table(("field", "type", "default", ""), rows))
+    for kind in KINDS:
+        for path, rows in resource_sections(kind):
+            title = f"{kind}: {path}" if path and kind != "Endpoint" else path or kind
+            parts.append(f"## {title}\n\n" + table(("field", "type", "default", ""), rows))
     return "\n".join(parts)
 
 

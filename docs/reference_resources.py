@@ -8,9 +8,11 @@ import msgspec
 from msgspec import inspect
 
 from docs.resource_fields import FIELDS
+from docs.resource_fields_access import ISSUER, TENANT
+from docs.resource_fields_batch import BATCH_JOB
 from hyperion.api.app import make_app
 from hyperion.api.records import Management
-from hyperion.schema.resource import NOT_YET, Endpoint
+from hyperion.schema.resource import BatchJob, Endpoint, Issuer, Tenant
 
 WORDS = {
     inspect.IntType: "integer",
@@ -20,18 +22,27 @@ WORDS = {
     inspect.AnyType: "anything",
     inspect.NoneType: "null",
 }
+# Each kind with the meanings of its fields.
+KINDS: dict[str, tuple[type[msgspec.Struct], dict[str, str]]] = {
+    "Endpoint": (Endpoint, FIELDS),
+    "Tenant": (Tenant, TENANT),
+    "Issuer": (Issuer, ISSUER),
+    "BatchJob": (BatchJob, BATCH_JOB),
+}
 METHODS = ("get", "head", "put", "post", "delete")
 
 
-def resource_sections() -> Iterator[tuple[str, list[tuple[str, str, str, str]]]]:
-    """A path and the rows (field, type, default, meaning) of its fields, for every struct, outermost first."""
-    pending: list[tuple[str, inspect.Type]] = [("", inspect.type_info(Endpoint))]
+def resource_sections(name: str) -> Iterator[tuple[str, list[tuple[str, str, str, str]]]]:
+    """A path and the rows (field, type, default, meaning) of its fields, for every struct of a kind, outermost
+    first."""
+    resource, meanings = KINDS[name]
+    pending: list[tuple[str, inspect.Type]] = [("", inspect.type_info(resource))]
     while pending:
         path, kind = pending.pop(0)
         rows, inner = [], []
         for field in cast(inspect.StructType, kind).fields:
             here = f"{path}.{field.encode_name}" if path else field.encode_name
-            rows.append((f"`{field.encode_name}`", name_type(field.type), show_default(field), FIELDS[here]))
+            rows.append((f"`{field.encode_name}`", name_type(field.type), show_default(field), meanings[here]))
             struct, mark = find_struct(field.type)
             if struct is not None:
                 inner.append((here + mark, struct))
@@ -40,12 +51,14 @@ def resource_sections() -> Iterator[tuple[str, list[tuple[str, str, str, str]]]]
 
 
 def find_struct(kind: inspect.Type, mark: str = "") -> tuple[inspect.Type | None, str]:
-    """The struct within a type, and `[]` where it is one of many."""
+    """The struct within a type, and `[]` or `.NAME` where it is one of many."""
     if isinstance(kind, inspect.StructType):
         return kind, mark
     parts = kind.types if isinstance(kind, inspect.UnionType) else ()
     if isinstance(kind, inspect.VarTupleType):
         return find_struct(kind.item_type, "[]")
+    if isinstance(kind, inspect.DictType):
+        return find_struct(kind.value_type, ".NAME")
     found = (find_struct(part, mark) for part in parts)
     return next((one for one in found if one[0] is not None), (None, ""))
 
@@ -77,17 +90,17 @@ def show_default(field: inspect.Field) -> str:
 
 def resources_text() -> str:
     """What stands before the tables."""
-    later = ", ".join(f"`{name}`" for name in sorted(NOT_YET))
     return (
-        "`hyperion apply -f FILE` makes endpoints as files say: all of them or none, and the same again changes "
+        "`hyperion apply -f FILE` makes things as files say: all of them or none, and the same again changes "
         "nothing. `hyperion diff -f FILE` shows what would change. An unknown field is an error that names the line "
         "and the nearest one; a field that means nothing to the chosen strategy is refused, too.\n\n"
         "```yaml\napiVersion: hyperion/v1\nkind: Endpoint\nmetadata: {name: fraud}\nspec:\n  model: fraud@champion\n"
         "```\n\n"
         "That is enough: everything else has a default. `hyperion get endpoint fraud -o yaml` shows what differs from "
-        "it, with a `status` that `apply` leaves alone.\n\n"
-        f"Not done by this version, and refused by name: {later} in `spec`, `replicas.idle_s`, `log.redact`, and the "
-        "kinds Tenant, Policy, Alert and BatchJob.\n"
+        "it, with a `status` that `apply` leaves alone. The other kinds: [Tenant](#tenant) and [Issuer](#issuer) say "
+        "[who may call](access.md), [BatchJob](#batchjob) [scores a table](batch.md).\n\n"
+        "Not done by this version, and refused by name: `replicas.idle_s`, `upstream.protocol: openai`, and the "
+        "kinds Policy and Alert.\n"
     )
 
 
