@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hyperion.control.management import SETTLE_S
 from tests.e2e.admin_client import Api, Refused, resource, wait_until
 from tests.e2e.open_load import OpenLoad
 from tests.e2e.releases import Platform
@@ -268,8 +269,10 @@ def test_replicas_come_and_go_as_the_resource_says(stage: Stage) -> None:
 
 def test_a_path_that_is_served_hides_an_endpoint_of_its_name(stage: Stage) -> None:
     assert stage.api.apply("by-path", f"{MODEL}@2") == "created"
+    began_s = time.monotonic()
     status = stage.api.wait_end("by-path", "2")
     assert "a PATH of that name is served" in status["reason"]
+    assert time.monotonic() - began_s < SETTLE_S, "it was waited for gateways that never run what is hidden"
     answer = stage.ask("by-path")
     assert (answer.status, answer.headers["x-hyperion-model-digest"] == stage.digests["2"]) == (200, False)
     stage.api.ask("DELETE", "endpoints/by-path")

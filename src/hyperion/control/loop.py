@@ -60,6 +60,7 @@ class ControlLoop:
         self._directory = publisher.snapshot.directory if publisher.snapshot.version else known
         self._told = (0, 0)  # how many writes the published directory knows, and the first snapshot with it
         self._epochs: dict[str, tuple[int, int]] = {}  # endpoint -> its epoch, and the first snapshot with it
+        self._hidden: frozenset[str] = frozenset()  # endpoints in whose place a PATH is served
         self._reached = (-1, 0)  # how many writes to the store were heeded, and the first snapshot after them
         self._memory = memory
         self._memory_path = memory_path
@@ -122,9 +123,9 @@ class ControlLoop:
         views = await self.releases.look(seen.replicas, served_by_version(snapshot), epochs, paths, needed)
         if views is None:
             return None
-        for view in views:
-            if view.name in paths:
-                self.releases.say(view.name, f"{view.name}: a PATH of that name is served, and hides the endpoint")
+        self._hidden = frozenset(view.name for view in views if view.name in paths)
+        for name in sorted(self._hidden):
+            self.releases.say(name, f"{name}: a PATH of that name is served, and hides the endpoint")
         return tuple(view for view in views if view.name not in paths)
 
     async def _start(self, placement: Placement, views: tuple[ReleaseView, ...]) -> None:
@@ -200,9 +201,9 @@ class ControlLoop:
 
     def is_followed(self, endpoint: str) -> bool:
         """Whether every gateway runs what was decided last for the endpoint; True where this process has no part in
-        it."""
+        it, and where a PATH hides it, so that no gateway ever will."""
         record = self.releases.record(endpoint) if self.releases else None
-        if record is None:
+        if record is None or endpoint in self._hidden:
             return True
         epoch, version = self._epochs.get(endpoint, (-1, 0))
         return epoch == record.state.epoch and self.publisher.acknowledged() >= version
