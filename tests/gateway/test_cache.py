@@ -306,7 +306,7 @@ def test_a_cache_that_was_passed_by_is_found_again_when_requests_repeat(distinct
         value = choose.randrange(distinct)
         key = key_of(cache, value, n * SECOND // 30_000)
         if key != BYPASSED and cache.get(key, 0) is None:
-            cache.put(key, outputs(value), "1", DIGEST, 0)
+            cache.put(key, outputs(value), "1", DIGEST, 0, model_ns=SECOND // 100)
         if cache.worth.pays and n > 10 * distinct:
             return
     raise AssertionError(cache.worth)

@@ -127,9 +127,9 @@ async def test_who_waits_for_the_same_answer_longer_lets_the_members_go_on(steps
     async with serving() as gateway:
         await serve_graph(gateway, steps, HARD_ENSEMBLE, Protection(coalesce=True))
         steps.tell(a="hang")
-        first = asyncio.create_task(gateway.ask(ask([SURE], x_request_timeout_ms=250)))
+        first = asyncio.create_task(gateway.ask(ask([SURE], x_request_timeout_ms=1500)))
         await gateway.until(lambda: steps.batches("a"))
-        second = asyncio.create_task(gateway.ask(ask([SURE], x_request_timeout_ms=4_000)))
+        second = asyncio.create_task(gateway.ask(ask([SURE], x_request_timeout_ms=20_000)))
         assert (await first).status == 504
         steps.tell()
         assert (await second).status == 200

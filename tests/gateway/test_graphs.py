@@ -99,7 +99,7 @@ async def test_a_missing_soft_member_lowers_the_confidence_and_not_the_service(s
     async with serving() as gateway:
         await serve_graph(gateway, steps, Graph("ensemble", VOTERS, output="scores"))
         steps.tell(c=mode)
-        answer = await gateway.ask(ask([[0.8, 0.2, 0.0]], x_request_timeout_ms=400))
+        answer = await gateway.ask(ask([[0.8, 0.2, 0.0]], x_request_timeout_ms=1500))
         assert answer.status == 200
         assert answer.output("scores") == pytest.approx([1.6 / 3, 1.2 / 3, 0.2 / 3])
         told = {name: answer.headers[f"x-hyperion-{name}"] for name in ("confidence", "missing", "degraded")}
@@ -213,15 +213,15 @@ async def test_a_cascade_without_time_answers_with_what_it_has(steps: Steps) -> 
     async with serving() as gateway:
         await serve_graph(gateway, steps, CASCADE)
         steps.tell(b="hang")
-        answer = await gateway.ask(ask([SURE, UNSURE], x_request_timeout_ms=300))
+        answer = await gateway.ask(ask([SURE, UNSURE], x_request_timeout_ms=1500))
         assert (answer.status, answer.output("name")) == (200, ["a:0", "a:1"])
         assert answer.headers["x-hyperion-cascade"] == "a=2,b=0"
         assert answer.headers["x-hyperion-degraded"] == "true"
         steps.tell()
         # It is known now to take longer than such a caller has: it is not even asked.
-        await gateway.until(lambda: gateway.router.find_any("g~b", "").curve.mean_ns[0] > 1e8)
+        await gateway.until(lambda: gateway.router.find_any("g~b", "").curve.mean_ns[0] > 5e8)
         steps.tell()
-        answer = await gateway.ask(ask([UNSURE], x_request_timeout_ms=90))
+        answer = await gateway.ask(ask([UNSURE], x_request_timeout_ms=500))
         assert (answer.output("name"), steps.batches("b")) == (["a:0"], [])
 
 

@@ -61,7 +61,7 @@ async def test_who_follows_has_a_deadline_though_the_protection_changes_meanwhil
         first, second = await gateway.connect(), await gateway.connect()
         first.send(infer(fifo.command))
         await fifo.reached()
-        second.send(infer(fifo.command, x_request_timeout_ms=200))
+        second.send(infer(fifo.command, x_request_timeout_ms=1500))
         await gateway.until(lambda: followers(flights) == 1)
         await gateway.protect(("obedient", obedient))
         assert (await second.answer()).status == 504

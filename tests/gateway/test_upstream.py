@@ -121,7 +121,7 @@ async def test_the_deadline_ends_what_is_under_way_there() -> None:
     async with bad_upstream() as upstream, serving() as gateway:
         await reach(gateway, upstream.served(links=1))
         upstream.how = "hang"
-        answer = await gateway.ask(ask(1, x_request_timeout_ms=50))
+        answer = await gateway.ask(ask(1, x_request_timeout_ms=500))
         assert answer.status == 504
         await upstream.gone.wait()
         upstream.how = "well"

@@ -32,6 +32,7 @@ TIME_EVERY: Final = 64  # keys; two looks at the clock cost a tenth of one
 SAMPLE_BYTES: Final = 256  # of a request's data decide if it is in the sample
 LARGEST_SHARE: Final = 8  # no answer may take more than this part of the cache
 WEIGHT: Final = 0.1  # of the newest duration in the moving means
+OUTLIER: Final = 8.0  # times the mean: more than that of a duration does not count
 SECOND_NS: Final = 1_000_000_000
 
 
@@ -278,4 +279,5 @@ def _own(outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _mean(mean: float, newest: float) -> float:
-    return mean + WEIGHT * (newest - mean) if mean else float(newest)
+    """The moving mean with one duration more. One that was interrupted, by others on the core, says little."""
+    return mean + WEIGHT * (min(newest, OUTLIER * mean) - mean) if mean else float(newest)
