@@ -93,7 +93,7 @@ async def test_whatever_the_upstream_does_callers_have_an_answer_in_time_and_it_
             answers = await asyncio.gather(*[gateway.ask(ask(2)) for _ in range(4)])
             requests += 4
             for answer in answers:
-                if answer.headers["x-hyperion-served-by"] == "fallback:static":  # `near` was kept from its core too long
+                if answer.headers["x-hyperion-served-by"] == "fallback:static":  # `near` was late
                     assert (answer.status, answer.output("y")) == (200, [0.25, 0.5])
                     late += 1
                 else:

@@ -99,7 +99,9 @@ def after(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > ends_s
 
 
-@pytest.mark.parametrize(("rate", "burst", "askers"), [(200.0, 100, 3), (200.0, 100, 1), (1_000.0, 300, 3), (3.0, 1, 3)])
+@pytest.mark.parametrize(
+    ("rate", "burst", "askers"), [(200.0, 100, 3), (200.0, 100, 1), (1_000.0, 300, 3), (3.0, 1, 3)]
+)
 async def test_gateways_together_admit_what_the_limit_says(
     redis: RedisServer, rate: float, burst: int, askers: int
 ) -> None:
