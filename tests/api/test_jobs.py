@@ -24,10 +24,10 @@ def put(platform: Platform, *names: str, now: float = 1.0, **fields: Any) -> Non
         jobs.put_many(tx, [Submission(name, "acme", "m", REQUEST, ttl_s=1e10, **fields) for name in names], now)
 
 
-def end(platform: Platform, then: Next, answer: StoredAnswer | None) -> None:
-    """Ends whatever is queued."""
+def end(platform: Platform, then: Next, answer: StoredAnswer | None, now: float = 2.0) -> None:
+    """Ends whatever is queued and due."""
     with platform.database.write() as tx:
-        for job in jobs.claim(tx, 100, 2.0):
+        for job in jobs.claim(tx, 100, now):
             jobs.finish(tx, Held(job.id, job.fence), then, answer, 3.0)
 
 
@@ -85,3 +85,42 @@ def test_only_an_admin_reads_answers_and_secrets_and_a_caller_of_models_sees_no_
     for path in ("jobs/a/cancel", "jobs/a/retry"):
         assert platform.ask(path, {}, token=keys["read"]).status == 403
     assert platform.ask("jobs/a", method="DELETE", token=keys["read"]).status == 403
+
+
+def test_who_ordered_what_is_in_the_ledger_and_never_what_was_asked(platform: Platform) -> None:
+    put(platform, "a", "b", callback="https://acme.example/?theirs")
+    end(platform, Next("dead"), StoredAnswer(503, (), b"secret answer"))
+    assert platform.ask("jobs/a/cancel", {}).status == 409
+    assert platform.ask("jobs/a/retry", {}, x_hyperion_actor="ann").status == 200
+    assert platform.ask("jobs/a/cancel", {}).status == 200
+    assert platform.ask("jobs/a", method="DELETE").status == 204
+    entries = platform.ask("ledger/entries?kind=job.").json()["items"]
+    of_a = {"endpoint": "m", "tenant": "acme"}
+    assert [(entry["kind"], entry["subject"], entry["actor"], entry["detail"]) for entry in entries] == [
+        ("job.retry", "a", "admin:ann", {**of_a, "state": "dead"}),
+        ("job.cancel", "a", "admin", {**of_a, "state": "queued"}),
+        ("job.discard", "a", "admin", {**of_a, "state": "cancelled"}),
+    ]
+    assert b"secret" not in platform.ask("ledger/entries").body
+    assert b"theirs" not in platform.ask("ledger/entries").body
+    key = platform.ask("keys", {"tenant": "t", "scopes": ["infer"]}).json()["key"]
+    assert b"acme" not in platform.ask("ledger/entries?kind=job.", token=key).body, "whose job it was is not for all"
+
+
+def test_an_order_for_all_dead_letters_is_one_entry(platform: Platform) -> None:
+    put(platform, "a", "b", "c")
+    end(platform, Next("dead"), None)
+    put(platform, "waiting")
+    assert platform.ask("dead-jobs/retry?endpoint=other", {}).json() == {"ids": [], "more": False}
+    assert platform.ask("dead-jobs/retry?endpoint=m", {}).json() == {"ids": ["a", "b", "c"], "more": False}
+    assert platform.ask("jobs?state=dead").json()["items"] == []
+    end(platform, Next("dead"), None, now=4e9)
+    assert platform.ask("dead-jobs/discard", {}).json()["ids"] == ["a", "b", "c", "waiting"]
+    assert platform.ask("jobs").json()["items"] == []
+    entries = platform.ask("ledger/entries?kind=job.").json()["items"]
+    assert [(entry["kind"], entry["subject"], entry["detail"]) for entry in entries] == [
+        ("job.retry", "dead letters", {"endpoint": "m", "state": "dead", "count": 3}),
+        ("job.discard", "dead letters", {"endpoint": "", "state": "dead", "count": 4}),
+    ]
+    read = platform.ask("keys", {"tenant": "t", "scopes": ["read"]}).json()["key"]
+    assert platform.ask("dead-jobs/discard", {}, token=read).status == 403

@@ -15,6 +15,7 @@ from hyperion.schema.usage import Amounts, DayUsage
 from hyperion.store.blobs import Blobs
 from hyperion.store.changes import Change
 from hyperion.store.endpoints import EndpointRow
+from hyperion.store.job_orders import DeadOrder
 from hyperion.store.ledger import Entry, Findings
 from hyperion.store.registry import ModelRow, VersionRow
 from hyperion.store.tokens import TokenRow
@@ -175,11 +176,17 @@ class Jobs(Protocol):
     def cancel(self, job_id: str, *, actor: str) -> JobView:
         """End one that has not ended."""
 
-    def retry(self, job_id: str) -> JobView:
+    def retry(self, job_id: str, *, actor: str) -> JobView:
         """Let one that has ended run again."""
 
-    def discard(self, job_id: str) -> None:
+    def discard(self, job_id: str, *, actor: str) -> None:
         """Forget one that has ended."""
+
+    def retry_dead(self, endpoint: str = "", *, actor: str) -> DeadOrder:
+        """Let dead letters run again."""
+
+    def discard_dead(self, endpoint: str = "", *, actor: str) -> DeadOrder:
+        """Forget dead letters."""
 
     def secret(self, tenant: str) -> str:
         """What callbacks to this tenant are signed with."""

@@ -12,7 +12,7 @@ from hyperion.store.tokens import TokenRow
 from hyperion.store.views import Explained, LiveThen
 
 # Kinds of entries, up to the dot, that tell who calls, or with what data.
-_ABOUT_CALLERS: Final = frozenset(("tenant", "issuer", "token", "batchjob"))
+_ABOUT_CALLERS: Final = frozenset(("tenant", "issuer", "token", "batchjob", "job"))
 _WITHHELD: Final = {"withheld": 'needs the scope "deploy"'}
 YEAR_9999_S: Final = 253_402_300_799  # the last second that a calendar can show
 

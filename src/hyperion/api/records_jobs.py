@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from hyperion.schema.job import JobView, StoredAnswer
+from hyperion.store.job_orders import DeadOrder
 
 JobState = Literal["queued", "running", "done", "failed", "dead", "cancelled"]
 
@@ -55,6 +56,13 @@ class JobResult(BaseModel):
     encoding: Literal["utf-8", "base64"]
 
 
+class DeadJobs(BaseModel):
+    """The dead letters that an order took."""
+
+    ids: list[str]
+    more: bool = Field(description="there may be more than one order takes: order again")
+
+
 class CallbackSecret(BaseModel):
     """What callbacks to a tenant are signed with, as the libraries of Standard Webhooks take it."""
 
@@ -86,6 +94,11 @@ def view_job(job: JobView) -> JobItem:
         reason=job.reason,
         callback=callback,
     )
+
+
+def view_dead(done: DeadOrder) -> DeadJobs:
+    """What an order did, as the API shows it."""
+    return DeadJobs(ids=list(done.ids), more=done.more)
 
 
 def view_result(answer: StoredAnswer) -> JobResult:

@@ -92,8 +92,8 @@ def add_ledger_routes(router: APIRouter, management: Management) -> None:
         kind: Annotated[str, Query(max_length=100, description="`rollout.` means all that begin so")] = "",
         newest: Annotated[bool, Query(description="start from the end, newest first")] = False,
     ) -> EntryList:
-        """Entries, oldest first, of one subject or kind where asked. What they tell of tenants, issuers, keys and batch
-        jobs needs the scope deploy."""
+        """Entries, oldest first, of one subject or kind where asked. What they tell of tenants, issuers, keys, jobs and
+        batch jobs needs the scope deploy."""
         found = desk_of(management).audit.entries(after=after, limit=limit, subject=subject, kind=kind, newest=newest)
         return EntryList(
             items=[view_entry(entry, whole="deploy" in caller.scopes) for entry in found],

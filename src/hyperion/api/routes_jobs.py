@@ -12,10 +12,12 @@ from hyperion.api.callers import Admin, Deployer
 from hyperion.api.records import Management, desk_of
 from hyperion.api.records_jobs import (
     CallbackSecret,
+    DeadJobs,
     JobItem,
     JobList,
     JobResult,
     JobState,
+    view_dead,
     view_job,
     view_result,
 )
@@ -57,14 +59,24 @@ def add_job_routes(router: APIRouter, management: Management) -> None:
         return view_job(desk_of(management).jobs.cancel(job_id, actor=caller.name))
 
     @router.post("/jobs/{job_id}/retry")
-    def retry_job(job_id: JobId, _caller: Deployer) -> JobItem:
+    def retry_job(job_id: JobId, caller: Deployer) -> JobItem:
         """Let a job that has ended run again, with all its attempts."""
-        return view_job(desk_of(management).jobs.retry(job_id))
+        return view_job(desk_of(management).jobs.retry(job_id, actor=caller.name))
 
     @router.delete("/jobs/{job_id}", status_code=204, response_class=Response)
-    def discard_job(job_id: JobId, _caller: Deployer) -> None:
+    def discard_job(job_id: JobId, caller: Deployer) -> None:
         """Forget a job that has ended, with all that was asked and answered."""
-        desk_of(management).jobs.discard(job_id)
+        desk_of(management).jobs.discard(job_id, actor=caller.name)
+
+    @router.post("/dead-jobs/retry")
+    def retry_dead_jobs(caller: Deployer, endpoint: Words = "") -> DeadJobs:
+        """Let the oldest 10,000 dead letters run again, of one endpoint where given: one entry of the ledger."""
+        return view_dead(desk_of(management).jobs.retry_dead(endpoint, actor=caller.name))
+
+    @router.post("/dead-jobs/discard")
+    def discard_dead_jobs(caller: Deployer, endpoint: Words = "") -> DeadJobs:
+        """Forget the oldest 10,000 dead letters, of one endpoint where given: one entry of the ledger."""
+        return view_dead(desk_of(management).jobs.discard_dead(endpoint, actor=caller.name))
 
     @router.get("/callback-secret")
     def get_callback_secret(_caller: Admin, tenant: Words = "") -> CallbackSecret:

@@ -95,8 +95,11 @@ def _choosing(function: Callable[..., Any]) -> Callable[..., Any]:
 @add_connection
 def retry(admin: Admin, job_ids: Sequence[str], dead: bool, endpoint: str, as_json: bool) -> None:
     """Let jobs that have ended run again (replay)."""
-    chosen = _choose(admin, job_ids, dead, endpoint)
-    _tell([admin.post("jobs", job_id, "retry") for job_id in chosen], "queued again", as_json)
+    _check_chosen(job_ids, dead)
+    if dead:
+        _tell_dead(admin.post("dead-jobs", "retry", endpoint=endpoint), "queued again", as_json)
+    else:
+        _tell([admin.post("jobs", job_id, "retry") for job_id in job_ids], "queued again", as_json)
 
 
 @command.command("discard")
@@ -105,10 +108,13 @@ def retry(admin: Admin, job_ids: Sequence[str], dead: bool, endpoint: str, as_js
 @add_connection
 def discard(admin: Admin, job_ids: Sequence[str], dead: bool, endpoint: str, as_json: bool) -> None:
     """Forget jobs that have ended, with all that was asked and answered."""
-    chosen = _choose(admin, job_ids, dead, endpoint)
-    for job_id in chosen:
+    _check_chosen(job_ids, dead)
+    if dead:
+        _tell_dead(admin.post("dead-jobs", "discard", endpoint=endpoint), "discarded", as_json)
+        return
+    for job_id in job_ids:
         admin.delete("jobs", job_id)
-    _tell([{"id": job_id} for job_id in chosen], "discarded", as_json)
+    _tell([{"id": job_id} for job_id in job_ids], "discarded", as_json)
 
 
 @command.command("secret")
@@ -133,11 +139,10 @@ def _find(admin: Admin, state: str, endpoint: str, tenant: str, limit: int) -> l
     return found
 
 
-def _choose(admin: Admin, job_ids: Sequence[str], dead: bool, endpoint: str) -> list[str]:
-    """The jobs that are meant: those named, or all dead ones. Raises `UsageError` for both and for neither."""
+def _check_chosen(job_ids: Sequence[str], dead: bool) -> None:
+    """Raises `UsageError` unless jobs are named, or all dead ones are meant."""
     if bool(job_ids) == dead:
         raise click.UsageError("name the jobs (hyperion job list), or take all dead ones with --dead")
-    return list(job_ids) if job_ids else [job["id"] for job in _find(admin, "dead", endpoint, "", sys.maxsize)]
 
 
 def _tell(done: list[Any], what: str, as_json: bool) -> None:
@@ -148,6 +153,12 @@ def _tell(done: list[Any], what: str, as_json: bool) -> None:
         print(f"job {job['id']} is {what}")
     if not done:
         print("there are none")
+
+
+def _tell_dead(done: dict[str, Any], what: str, as_json: bool) -> None:
+    _tell([{"id": job_id} for job_id in done["ids"]], what, as_json)
+    if done["more"]:
+        print(f"these were the oldest {len(done['ids'])}; run it again for the others", file=sys.stderr)
 
 
 def _age(job: dict[str, Any]) -> str:

@@ -1,13 +1,17 @@
-"""The desk's verbs over jobs, for the management API. Synchronous, safe to share between threads."""
+"""The desk's verbs over jobs, for the management API. Synchronous, safe to share between threads. What somebody orders
+is in the ledger (`store/job_orders`)."""
 
 import time
 from collections.abc import Callable
 
+from sqlalchemy import Connection
+
 from hyperion.policy.callbacks import derive_secret
 from hyperion.schema.errors import Conflict, NotFound
 from hyperion.schema.job import OVER, JobView, StoredAnswer
-from hyperion.store import job_payloads, jobs
+from hyperion.store import job_orders, job_payloads, jobs
 from hyperion.store.database import Database
+from hyperion.store.job_orders import DeadOrder
 
 
 class Jobs:
@@ -35,10 +39,7 @@ class Jobs:
     def get(self, job_id: str) -> JobView:
         """One job. Raises `NotFound`."""
         with self._database.read() as tx:
-            job = jobs.get(tx, job_id)
-        if job is None:
-            raise NotFound(f'there is no job "{job_id}", or not any more; see: hyperion job list')
-        return job
+            return _require(tx, job_id)
 
     def result(self, job_id: str) -> StoredAnswer:
         """The job's answer. Raises `NotFound`, and `Conflict` where it has none."""
@@ -51,30 +52,47 @@ class Jobs:
 
     def cancel(self, job_id: str, *, actor: str) -> JobView:
         """End a job that has not ended. Raises `NotFound`, and `Conflict` where it has."""
-        with self._database.renewing() as tx:
-            done = jobs.cancel(tx, job_id, self._clock(), reason=f"cancelled by {actor}")
-        job = self.get(job_id)
+        with self._database.write() as tx:
+            done = job_orders.cancel(tx, _require(tx, job_id), self._clock(), actor=actor)
+            job = _require(tx, job_id)
         if not done:
             raise Conflict(f"the job is {job.state} already")
         return job
 
-    def retry(self, job_id: str) -> JobView:
+    def retry(self, job_id: str, *, actor: str) -> JobView:
         """Let a job that has ended run again. Raises `NotFound`, and `Conflict` where it has not."""
-        with self._database.renewing() as tx:
-            done = jobs.retry(tx, job_id, self._clock())
-        job = self.get(job_id)
+        with self._database.write() as tx:
+            done = job_orders.retry(tx, _require(tx, job_id), self._clock(), actor=actor)
+            job = _require(tx, job_id)
         if not done:
             raise Conflict(f"the job is {job.state}; only one that has ended can run again")
         return job
 
-    def discard(self, job_id: str) -> None:
+    def discard(self, job_id: str, *, actor: str) -> None:
         """Forget a job that has ended, with all that was asked and answered. Raises `NotFound`, and `Conflict` where
         it has not."""
-        job = self.get(job_id)
-        with self._database.renewing() as tx:
-            if not jobs.discard(tx, [job_id]) and job.state not in OVER:
+        with self._database.write() as tx:
+            job = _require(tx, job_id)
+            if not job_orders.discard(tx, job, actor=actor) and job.state not in OVER:
                 raise Conflict(f"the job is {job.state}; cancel it first")
+
+    def retry_dead(self, endpoint: str = "", *, actor: str) -> DeadOrder:
+        """Let dead letters, of one endpoint where given, run again."""
+        with self._database.write() as tx:
+            return job_orders.retry_dead(tx, endpoint, self._clock(), actor=actor)
+
+    def discard_dead(self, endpoint: str = "", *, actor: str) -> DeadOrder:
+        """Forget dead letters, of one endpoint where given, with all that was asked and answered."""
+        with self._database.write() as tx:
+            return job_orders.discard_dead(tx, endpoint, actor=actor)
 
     def secret(self, tenant: str) -> str:
         """What callbacks to this tenant are signed with."""
         return derive_secret(self._master, tenant)
+
+
+def _require(tx: Connection, job_id: str) -> JobView:
+    job = jobs.get(tx, job_id)
+    if job is None:
+        raise NotFound(f'there is no job "{job_id}", or not any more; see: hyperion job list')
+    return job

@@ -209,14 +209,22 @@ def cancel(tx: Connection, job_id: str, now: float, tenant: str | None = None, r
 def retry(tx: Connection, job_id: str, now: float) -> bool:
     """Let a job that has ended run again, with all its attempts; False where there is none such. What it was done with
     is forgotten."""
-    statement = update(JOB).where(JOB.c.id == clean(job_id), JOB.c.state.in_(sorted(OVER)))
+    return bool(retry_many(tx, [job_id], now))
+
+
+def retry_many(tx: Connection, job_ids: Sequence[str], now: float) -> int:
+    """`retry` for each. Returns how many."""
     again: dict[str, object] = {"state": "queued", "attempts": 0, "fence": JOB.c.fence + 1, "due_at": now}
     again |= {"started_at": 0.0, "finished_at": 0.0, "expires_at": now + JOB.c.ttl_s, "status": 0, "reason": ""}
     again |= {"delivery": "", "delivery_attempts": 0, "delivery_due": 0.0, "delivery_reason": ""}
-    if not tx.execute(statement.values(again)).rowcount:
-        return False
-    job_payloads.drop_answers(tx, [job_id])
-    return True
+    total = 0
+    for at in range(0, len(job_ids), _CHUNK):
+        chunk = [clean(job_id) for job_id in job_ids[at : at + _CHUNK]]
+        statement = update(JOB).where(JOB.c.id.in_(chunk), JOB.c.state.in_(sorted(OVER))).values(again)
+        done = list(tx.execute(statement.returning(JOB.c.id)).scalars())
+        job_payloads.drop_answers(tx, done)
+        total += len(done)
+    return total
 
 
 def discard(tx: Connection, job_ids: Sequence[str]) -> int:
