@@ -17,7 +17,8 @@ FIELDS: dict[str, str] = {
     "spec.upstream.protocol": "how it is spoken to; `openai` is not done by this version",
     "spec.upstream.model": "the model's name over there; left out, the endpoint's own",
     "spec.upstream.version": "the version over there; left out, the server chooses",
-    "spec.upstream.headers_from": "a file of `name: value` lines, credentials usually, that only its owner can read",
+    "spec.upstream.headers_from": "a file of `name: value` lines, credentials usually, that only its owner can read, "
+    "below `HOME/credentials` or one of `--credential-dirs`",
     "spec.upstream.concurrency": "connections, 1 to 1,024, that each gateway may have open",
     "spec.upstream.batch": "merge requests here, up to `batching.max_size` rows",
     "spec.upstream.ca_file": "certificates to trust instead of the system's, with `https://`",

@@ -107,8 +107,14 @@ def test_an_upstream_that_does_not_answer_says_why_and_is_served_when_it_does(st
 
 
 def test_credentials_come_from_a_file_that_nobody_else_can_read(stage: Stage) -> None:
-    path = stage.directory / "headers"
-    path.write_text("authorization: Bearer secret-of-ours\n")
+    elsewhere = stage.directory / "headers"
+    elsewhere.write_text("authorization: Bearer secret-of-ours\n")
+    elsewhere.chmod(0o600)
+    path = stage.served.home / "credentials" / "headers"
+    for name in (elsewhere, stage.served.home / "admin-token"):
+        with pytest.raises(Refused, match="not below a directory for credentials"):
+            stage.apply("closed", upstream={"url": stage.far.url, "model": "tiny", "headers_from": str(name)})
+    path.write_text(elsewhere.read_text())
     path.chmod(0o644)
     stage.apply("closed", upstream={"url": stage.far.url, "model": "tiny", "headers_from": str(path)})
     wait_until(lambda: "chmod 600" in stage.state("closed").reason)

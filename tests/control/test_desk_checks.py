@@ -78,3 +78,18 @@ def test_what_has_no_versions_takes_no_deploy_and_no_commands(desk: Desk) -> Non
     with pytest.raises(GateRefused, match='"far" is an upstream'):
         desk.command("far", "undo", actor="ann")
     assert desk.get_rollout("far").state is None
+
+
+@pytest.mark.parametrize("name", ["admin-token", "credentials/../admin-token", "credentials/link", "credentials"])
+def test_an_upstream_names_no_file_outside_of_the_directories_for_credentials(tmp_path: Path, name: str) -> None:
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "link").symlink_to(tmp_path / "admin-token")
+    database, blobs = open_home(tmp_path), LocalBlobs(tmp_path / "blobs")
+    desk = Desk(database, blobs, lambda: None, credential_dirs=[str(tmp_path / "credentials")])
+    spec = EndpointSpec(upstream=Upstream("http://127.0.0.1:9", headers_from=str(tmp_path / name)))
+    for dry_run in (True, False):
+        with pytest.raises(GateRefused, match=r"^spec\.upstream\.headers_from: .* --credential-dirs$"):
+            apply(desk, endpoint("far", spec), dry_run=dry_run)
+    # A file that is not there yet may be named: it is refused again, or not, when it is opened.
+    spec = EndpointSpec(upstream=Upstream("http://127.0.0.1:9", headers_from=str(tmp_path / "credentials" / "dr")))
+    assert apply(desk, endpoint("far", spec)) == ["created"]

@@ -94,7 +94,7 @@ async def test_the_model_is_asked_for_by_path_version_and_headers(tmp_path: Path
     key.chmod(0o600)
     async with server(serve) as port:
         upstream = Upstream(f"http://127.0.0.1:{port}/serving/", "oip-http", "a+b", "2", headers_from=str(key))
-        assert (await ask_upstream(upstream)).inputs == SIGNATURE.inputs
+        assert (await ask_upstream(upstream, [str(tmp_path)])).inputs == SIGNATURE.inputs
     head = asked[0].decode().split("\r\n")
     assert head[:2] == ["GET /serving/v2/models/a%2Bb/versions/2 HTTP/1.1", f"host: 127.0.0.1:{port}"]
     assert "authorization: Bearer abc" in head
@@ -140,19 +140,19 @@ async def test_nobody_there_is_told() -> None:
 def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     key = tmp_path / "key"
     with pytest.raises(InvalidConfig, match="cannot be read"):
-        read_headers(str(key))
+        read_headers(str(key), [str(tmp_path)])
     key.write_text("a: b\n")
     key.chmod(0o640)
     with pytest.raises(InvalidConfig, match=r"mode 640\): chmod 600 it"):
-        read_headers(str(key))
+        read_headers(str(key), [str(tmp_path)])
     key.chmod(0o400)
-    assert read_headers(str(key)) == {b"a": b"b"}
+    assert read_headers(str(key), [str(tmp_path)]) == {b"a": b"b"}
 
 
 def test_a_pipe_in_place_of_the_file_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "key", 0o600)
     with pytest.raises(InvalidConfig, match="expected a regular file"):
-        read_headers(str(tmp_path / "key"))
+        read_headers(str(tmp_path / "key"), [str(tmp_path)])
 
 
 async def test_a_certificate_counts_only_if_it_is_trusted(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ async def test_grpcs_own_server_is_understood(tmp_path: Path) -> None:
     try:
         upstream = Upstream(f"grpc://127.0.0.1:{port}", "oip-grpc", "m", headers_from=str(key))
         expected = ModelMetadata("m", SIGNATURE.inputs, SIGNATURE.outputs, ("1",), "abc")
-        assert await ask_upstream(upstream) == expected
+        assert await ask_upstream(upstream, [str(tmp_path)]) == expected
         with pytest.raises(UpstreamFailed, match="gRPC status 5: no such model"):
             await ask_upstream(Upstream(f"grpc://127.0.0.1:{port}", "oip-grpc", "k"))
     finally:

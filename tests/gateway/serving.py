@@ -174,6 +174,7 @@ class Serving:
             self.pipeline.batch_done,
             self.log,
             self.router.find_any,
+            self.config.credential_dirs,
         )
         self.pools.append(pool)
         return pool

@@ -196,7 +196,7 @@ async def test_credentials_come_from_a_file_and_follow_it(tmp_path: Path) -> Non
     path = tmp_path / "headers"
     path.write_text("# of the far server\nAuthorization: Bearer one\n")
     path.chmod(0o600)
-    async with bad_upstream() as upstream, serving() as gateway:
+    async with bad_upstream() as upstream, serving(credential_dirs=(str(tmp_path),)) as gateway:
         await reach(gateway, upstream.served(links=1, headers_from=str(path)))
         await gateway.ask(ask(1))
         assert upstream.heads[-1]["authorization"] == "bearer one"
@@ -208,7 +208,7 @@ async def test_a_file_of_credentials_that_cannot_be_used_is_said_and_not_quoted(
     path = tmp_path / "headers"
     path.write_text(text)
     path.chmod(0o600)
-    async with bad_upstream() as upstream, serving() as gateway:
+    async with bad_upstream() as upstream, serving(credential_dirs=(str(tmp_path),)) as gateway:
         await gateway.apply(("far", upstream.served(headers_from=str(path))))
         await gateway.until(lambda: gateway.events("upstream away"))
         (event, *_) = gateway.events("upstream away")
@@ -221,10 +221,27 @@ async def test_a_file_of_credentials_that_others_can_read_is_not_used(tmp_path: 
     path = tmp_path / "headers"
     path.write_text("authorization: Bearer one")
     path.chmod(0o640)
-    async with bad_upstream() as upstream, serving() as gateway:
+    async with bad_upstream() as upstream, serving(credential_dirs=(str(tmp_path),)) as gateway:
         await gateway.apply(("far", upstream.served(headers_from=str(path))))
         await gateway.until(lambda: gateway.events("upstream away"))
         assert "chmod 600" in gateway.events("upstream away")[0]["reason"]
+        assert not upstream.heads
+
+
+@on_uvloop
+async def test_a_file_of_credentials_outside_of_their_directories_is_never_sent_nor_named(tmp_path: Path) -> None:
+    allowed, secret = tmp_path / "credentials", tmp_path / "ledger.key"
+    allowed.mkdir()
+    secret.write_text("secret: of the platform")
+    secret.chmod(0o600)
+    link = allowed / "link"
+    link.symlink_to(secret)
+    async with bad_upstream() as upstream, serving(credential_dirs=(str(allowed),)) as gateway:
+        await gateway.apply(("far", upstream.served(headers_from=str(link))))
+        await gateway.until(lambda: gateway.events("upstream away"))
+        reason = gateway.events("upstream away")[0]["reason"]
+        assert "--credential-dirs" in reason
+        assert str(tmp_path) not in reason, "callers see the reason"
         assert not upstream.heads
 
 

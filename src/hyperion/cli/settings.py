@@ -69,6 +69,12 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("batch-dirs", "text", "", "where batch jobs may read and write, comma-separated (default: nowhere)"),
     Setting("batch-databases", "text", "", "TOML file of NAME = URL: databases that batch jobs may use as sql:NAME"),
+    Setting(
+        "credential-dirs",
+        "text",
+        "",
+        "where the files of credentials lie that upstreams may name, comma-separated (default: HOME/credentials)",
+    ),
     Setting("drain-s", "float", 30.0, "seconds that running requests get on shutdown", least=0, most=3600),
     Setting("log-format", "text", "auto", "auto is text on a terminal", choices=("auto", "text", "json")),
     Setting(

@@ -10,6 +10,7 @@ from typing import Literal, TextIO
 import msgspec
 
 from hyperion.cli.resolve import DEFAULT, Resolved, Settings
+from hyperion.fleet.credentials import default_dirs
 from hyperion.schema.config import MIB, ControlConfig, GatewayConfig, SandboxMode, Source
 from hyperion.schema.errors import InvalidConfig
 
@@ -41,6 +42,14 @@ def check_settings(settings: Settings, paths: Sequence[str]) -> None:
     for path in _list(settings.text("batch_dirs")):
         if not Path(path).is_dir():
             raise InvalidConfig(f"--batch-dirs: no such directory: {path}")
+    for path in _list(settings.text("credential_dirs")):
+        if not Path(path).is_dir():
+            raise InvalidConfig(f"--credential-dirs: no such directory: {path}")
+        if Path(settings.text("home")).resolve().is_relative_to(Path(path).resolve()):
+            raise InvalidConfig(
+                f"--credential-dirs: {path} holds the home, with the keys of the platform; name a directory that holds "
+                "nothing but credentials for other servers"
+            )
     for key in ("batch_databases", "tls_cert", "tls_key", "tls_client_ca"):
         if settings.text(key) and not Path(settings.text(key)).is_file():
             raise InvalidConfig(f"--{key.replace('_', '-')}: no such file: {settings.text(key)}")
@@ -78,6 +87,7 @@ def plan_gateways(
             log_format=log_format,
             require_auth=requires_auth(settings),
             trusted_proxies=tuple(_list(settings.text("trusted_proxies"))),
+            credential_dirs=_credential_dirs(settings, home),
         )
         for worker in range(workers)
     ]
@@ -153,6 +163,7 @@ def plan_control(
         readable=tuple(os.path.abspath(path) for path in _list(settings.text("model_paths"))),
         batch_dirs=tuple(os.path.abspath(path) for path in _list(settings.text("batch_dirs"))),
         batch_databases=_absolute(settings.text("batch_databases")) or "",
+        credential_dirs=_credential_dirs(settings, home),
     )
 
 
@@ -164,6 +175,11 @@ def choose_log_format(settings: Settings, stream: TextIO) -> str:
 
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _credential_dirs(settings: Settings, home: Path) -> tuple[str, ...]:
+    given = tuple(os.path.abspath(path) for path in _list(settings.text("credential_dirs")))
+    return given or default_dirs(home)
 
 
 def _show(entry: Resolved) -> str:

@@ -17,6 +17,7 @@ from hyperion.control.desk_tenants import Tenants
 from hyperion.control.labels import Labels
 from hyperion.control.release_record import Record, decode_record
 from hyperion.control.usage_book import UsageDesk
+from hyperion.fleet.credentials import find_credentials
 from hyperion.policy.circle import find_circle
 from hyperion.policy.constraints import explain_misfit
 from hyperion.policy.members import list_neighbours, list_references
@@ -55,7 +56,8 @@ class Desk:
     those of tenants and issuers in `tenants`, what tenants use in
     `usage`. `wake` must be safe to call from any thread, and so must `welcome`, which is for changes of who may call.
     `counts` gives what the gateways counted of an endpoint's rollout; it is called on the event loop's thread. `trust`
-    says whose signatures count, `issuers` what is known of the keys of an issuer of tokens."""
+    says whose signatures count, `issuers` what is known of the keys of an issuer of tokens, `credential_dirs` where the
+    files lie that endpoints may name as credentials."""
 
     def __init__(
         self,
@@ -68,6 +70,7 @@ class Desk:
         issuers: Callable[[str], IssuerState] = _no_keys,
         jobs: Jobs | None = None,
         batches: BatchDesk | None = None,
+        credential_dirs: Sequence[str] = (),
     ) -> None:
         self.models = Models(database, blobs, wake, trust)
         self.audit = Audit(database, welcome)
@@ -77,6 +80,7 @@ class Desk:
         self.batches = batches or BatchDesk(database, None, _nobody_waits)
         self.tenants = Tenants(database, welcome, issuers)
         self.counts = counts
+        self._credential_dirs = credential_dirs
         self._database = database
         self._wake = wake
         self._welcome = welcome
@@ -85,7 +89,7 @@ class Desk:
         """Make things as these resources say, all or none, and return what that changes; `dry_run` changes nothing.
 
         Raises `UnknownModel` where a model is not in the registry, `Conflict` for an endpoint that is being deleted and
-        for tenants or issuers that could not be told from others.
+        for tenants or issuers that could not be told from others, `GateRefused` for files that may not be named.
         """
         with self._database.read() if dry_run else self._database.write() as tx:
             self.tenants.check(tx, given)
@@ -182,6 +186,9 @@ class Desk:
             return self.tenants.compare(tx, resource)
         if not isinstance(resource, Endpoint):
             return self.batches.compare(tx, resource)
+        upstream = resource.spec.upstream
+        if upstream is not None and upstream.headers_from:
+            find_credentials(upstream.headers_from, self._credential_dirs, "spec.upstream.headers_from")
         for reference in list_references(resource):
             manifest = registry.resolve(tx, reference)
             if reference == resource.spec.model:

@@ -8,6 +8,7 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from hyperion.control.batches import Batches
@@ -26,6 +27,7 @@ from hyperion.control.releases import Releases
 from hyperion.control.streams import Streams, read_source
 from hyperion.control.trust import read_trust
 from hyperion.control.usage_book import UsageBook
+from hyperion.control.upstream_ask import ask_upstream
 from hyperion.fleet.local import LocalFleet
 from hyperion.schema.config import ControlConfig
 from hyperion.schema.errors import HyperionError
@@ -72,7 +74,8 @@ class Store:
         trust, trust_pickle = read_trust(self._config), self._config.defaults.trust_pickle
         book = Book(self.database, self._blobs, home / "artifacts", trust, trust_pickle)
         probes = Probes(self._run_dir, wake)
-        self._releases = Releases(book, evidence, probes, lambda: secrets.token_hex(6), log, wake)
+        ask = partial(ask_upstream, credential_dirs=self._config.credential_dirs)
+        self._releases = Releases(book, evidence, probes, lambda: secrets.token_hex(6), log, wake, ask=ask)
         self._people = DirectoryKeeper(self.database, home / "directory.json", log, wake)
         running = asyncio.get_running_loop()
         releases, people = self._releases, self._people
@@ -109,6 +112,7 @@ class Store:
             Jobs(self.database, master),
             BatchDesk(self.database, self._config, written_batches),
         )
+            self._config.credential_dirs,
 
     def standing(self) -> tuple[bool, int | None]:
         """Whether this process decides, and under which fence. A home has one control process, which its lock sees to:

@@ -21,7 +21,8 @@ from hyperion.control.release_book import Book, Change, Page
 from hyperion.control.release_look import FOLLOW_S, IDLE_LOOK_S, Look, Sources, Start
 from hyperion.control.release_record import Record
 from hyperion.control.release_view import ReleaseView
-from hyperion.control.upstreams import Upstreams
+from hyperion.control.upstream_ask import ask_upstream
+from hyperion.control.upstreams import Ask, Upstreams
 from hyperion.policy.placement import SeenReplica
 from hyperion.schema.errors import Conflict, Fenced, HyperionError, StorageFailed
 from hyperion.schema.snapshot import Snapshot
@@ -37,7 +38,8 @@ class Releases:
 
     `views` is what the last look came to, None before the first. `outcomes` holds what became of the last commands, by
     id; `next_look` is when something is due, in seconds since 1970. `new_id` makes the ids of rollouts. `written`
-    counts what was said to be written to the store; `reached` is that count as the last look's reading knew it.
+    counts what was said to be written to the store; `reached` is that count as the last look's reading knew it. `ask`
+    asks upstreams.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Releases:
         log: Callable[[str], None],
         wake: Callable[[], None],
         clock: Callable[[], float] = time.time,
+        ask: Ask = ask_upstream,
     ) -> None:
         self.book = book
         self.evidence = evidence
@@ -62,7 +65,7 @@ class Releases:
         self._log = log
         self._wake = wake
         self._clock = clock
-        self._composer = Composer(Upstreams(wake, self.say))
+        self._composer = Composer(Upstreams(wake, self.say, ask))
         self._declared: tuple[Declared, ...] = ()
         self._leads = False
         self._fence: int | None = None

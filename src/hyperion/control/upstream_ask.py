@@ -7,11 +7,12 @@ but names, datatypes and shapes.
 import asyncio
 import os
 import ssl
-import stat
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit
 
 from hyperion.control.upstream_grpc import ask_grpc
+from hyperion.fleet.credentials import read_credentials
 from hyperion.schema.errors import InvalidConfig, UpstreamFailed
 from hyperion.schema.protect import Upstream
 from hyperion.wire.header_lines import MAX_BYTES, parse_header_lines
@@ -24,13 +25,13 @@ _READ_BYTES: Final = 64 << 10
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-async def ask_upstream(upstream: Upstream) -> ModelMetadata:
-    """What the server says of the model. Raises `UpstreamFailed` or `InvalidConfig` with the reason, after `ASK_S` at
-    the latest."""
+async def ask_upstream(upstream: Upstream, credential_dirs: Sequence[str] = ()) -> ModelMetadata:
+    """What the server says of the model; its credentials lie below one of `credential_dirs`. Raises `UpstreamFailed`,
+    `GateRefused` or `InvalidConfig` with the reason, after `ASK_S` at the latest."""
     parts = urlsplit(upstream.url)
     try:
         async with asyncio.timeout(ASK_S):
-            headers = await asyncio.to_thread(read_headers, upstream.headers_from)
+            headers = await asyncio.to_thread(read_headers, upstream.headers_from, credential_dirs)
             context = await asyncio.to_thread(_make_context, upstream) if parts.scheme == "https" else None
             port = parts.port or _PORTS[parts.scheme]
             reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=context)
@@ -55,21 +56,10 @@ def _name(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def read_headers(path: str) -> dict[bytes, bytes]:
-    """The headers in a file that only its owner can read; none without a path. Raises InvalidConfig."""
-    if not path:
-        return {}
-    try:
-        # Without O_NONBLOCK a named pipe would hold this thread for ever, and another one at each look.
-        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if not stat.S_ISREG(mode):
-                raise InvalidConfig(f"{path}: expected a regular file, got a directory, device, pipe or socket")
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise InvalidConfig(f"{path}: others can read it (mode {stat.S_IMODE(mode):o}): chmod 600 it")
-            return parse_header_lines(file.read(MAX_BYTES + 1), path)
-    except OSError as error:
-        raise InvalidConfig(f"{path}: cannot be read: {error.strerror}") from error
+def read_headers(path: str, dirs: Sequence[str]) -> dict[bytes, bytes]:
+    """The headers in a file below one of `dirs` that only its owner can read; none without a path. Raises
+    `InvalidConfig`, and `GateRefused` for a file elsewhere."""
+    return parse_header_lines(read_credentials(path, dirs, path, MAX_BYTES), path) if path else {}
 
 
 def _make_context(upstream: Upstream) -> ssl.SSLContext:

@@ -38,6 +38,7 @@ def claim_home(path: Path) -> Home:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
+        (path / "credentials").mkdir(mode=0o700, exist_ok=True)  # for people: nothing writes there
         lock_fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise InvalidConfig(f"home {path}: {error.strerror}; choose another with --home") from error

@@ -19,10 +19,12 @@ def make_pool(
     batch_done: BatchDone,
     log: EventLog,
     find: FindPool,
+    credential_dirs: tuple[str, ...] = (),
 ) -> VersionPool:
-    """A pool as `VersionPool` says; an `UpstreamPool` where the version names an upstream, a `GraphPool` where it is a
-    graph, whose members `find(model, version)` gives."""
+    """A pool as `VersionPool` says; an `UpstreamPool` where the version names an upstream, whose credentials lie below
+    one of `credential_dirs`; a `GraphPool` where it is a graph, whose members `find(model, version)` gives."""
     if served.graph is not None:
         return GraphPool(model, served, queue_rows, slot_bytes, finished, batch_done, log, find)
-    kind = VersionPool if served.upstream is None else UpstreamPool
-    return kind(model, served, queue_rows, slot_bytes, finished, batch_done, log)
+    if served.upstream is not None:
+        return UpstreamPool(model, served, queue_rows, slot_bytes, finished, batch_done, log, credential_dirs)
+    return VersionPool(model, served, queue_rows, slot_bytes, finished, batch_done, log)

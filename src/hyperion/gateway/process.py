@@ -126,6 +126,7 @@ class Gateway:
             self._pipeline.batch_done,
             self._log,
             self._router.find_any,
+            self._config.credential_dirs,
         )
 
     async def run(self) -> int:

@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 import os
 import ssl
-import stat
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote, urlsplit
 
+from hyperion.fleet.credentials import read_credentials
 from hyperion.gateway.upstream import Carrier, UpstreamLink, UpstreamOutcomes
 from hyperion.schema.errors import HyperionError, InvalidConfig
 from hyperion.schema.protect import Upstream
@@ -33,13 +32,15 @@ LOOK_TIMEOUT_S: Final = 3.0
 RETRY_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0)  # while it does not answer
 DEFAULT_PORTS: Final = {"http": 80, "https": 443, "grpc": 8081, "grpcs": 443}
 SECURE: Final = frozenset(("https", "grpcs"))
+SOURCE: Final = "its headers_from"  # in reasons, which callers see: they never name the file
 
 
 class Site:
     """An upstream's address, read from its record. `headers` are the credentials, as the file last had them."""
 
-    def __init__(self, endpoint: str, upstream: Upstream) -> None:
-        """Raises InvalidConfig for an address or a CA file that cannot be used."""
+    def __init__(self, endpoint: str, upstream: Upstream, credential_dirs: Sequence[str] = ()) -> None:
+        """`credential_dirs` are where files of credentials may lie. Raises InvalidConfig for an address or a CA file
+        that cannot be used."""
         url = upstream.url if "://" in upstream.url else f"grpc://{upstream.url}"
         try:
             parts = urlsplit(url)
@@ -63,26 +64,22 @@ class Site:
             except (OSError, ssl.SSLError) as error:
                 raise InvalidConfig(f"its ca_file cannot be used: {error.__class__.__name__}") from None
         self._headers_from = upstream.headers_from
+        self._credential_dirs = credential_dirs
         self._read_at = 0
 
     def read_headers(self) -> None:
-        """Reads the file of credentials again, if it has changed. Blocks. Raises InvalidConfig."""
+        """Reads the file of credentials again, if it has changed. Blocks. Raises InvalidConfig, and
+        GateRefused for one that lies elsewhere."""
         if not self._headers_from:
             return
-        path = Path(self._headers_from)
         try:
-            changed_ns = path.stat().st_mtime_ns
-            if changed_ns == self._read_at:
-                return
-            # Without O_NONBLOCK a named pipe would hold this thread for ever, and another one at each look.
-            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-                mode = os.fstat(file.fileno()).st_mode
-                if not stat.S_ISREG(mode) or mode & (stat.S_IRWXG | stat.S_IRWXO):
-                    raise InvalidConfig("its headers_from is no file that only its owner can read: chmod 600 it")
-                text = file.read(MAX_BYTES + 1)
+            changed_ns = os.stat(self._headers_from).st_mtime_ns
         except OSError as error:
-            raise InvalidConfig(f"its headers_from cannot be read: {error.strerror}") from None
-        self.headers = parse_header_lines(text, "its headers_from")
+            raise InvalidConfig(f"{SOURCE}: cannot be read: {error.strerror}") from None
+        if changed_ns == self._read_at:
+            return
+        text = read_credentials(self._headers_from, self._credential_dirs, SOURCE, MAX_BYTES)
+        self.headers = parse_header_lines(text, SOURCE)
         self._read_at = changed_ns
 
 
@@ -117,13 +114,14 @@ async def keep_upstream(
     pool: UpstreamOutcomes,
     links: "dict[str, Link]",
     log: EventLog,
+    credential_dirs: Sequence[str] = (),
 ) -> None:
     """Holds the links of an upstream in `links` and says when they can be used, until cancelled."""
     upstream = served.upstream
     assert upstream is not None
     limits = WireLimits(max_body_bytes=max_bytes, max_text_bytes=max_bytes)
     try:
-        site = Site(endpoint, upstream)
+        site = Site(endpoint, upstream, credential_dirs)
         service = make_service(site, upstream, limits)
     except HyperionError as error:
         log.write("error", "upstream unusable", endpoint=endpoint, reason=error.message)

@@ -50,6 +50,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     and must where `require_auth` is off. With `require_auth` whoever shows no valid credentials is refused, but by
     endpoints that say otherwise. `trusted_proxies` are networks (CIDR) whose `x-hyperion-tenant` is believed.
     `redis_url` "" keeps limits and caches in this process. The limits are for all requests to this gateway, 0 for none.
+    `credential_dirs` are where the files lie that upstreams may name as credentials.
     """
 
     run_dir: str
@@ -79,6 +80,7 @@ class GatewayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     redis_url: str = ""
     requests_per_second: float = 0.0
     concurrency: int = 0
+    credential_dirs: tuple[str, ...] = ()
 
 
 class Source(Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,7 +106,7 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     `streams` are consumers whose messages become jobs, as `control.streams` reads them.
     `trusted_keys` are files of keys and certificates whose signatures count. `sandbox` and `readable` are as in
     `RunnerConfig`. `batch_dirs` are where batch jobs may read and write files, `batch_databases` is a file that says
-    which databases they may use."""
+    which databases they may use. `credential_dirs` are where the files lie that upstreams may name as credentials."""
 
     run_dir: str
     home: str
@@ -131,3 +133,4 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     readable: tuple[str, ...] = ()
     batch_dirs: tuple[str, ...] = ()
     batch_databases: str = ""
+    credential_dirs: tuple[str, ...] = ()

@@ -1,0 +1,39 @@
+"""What settings become: the configuration of each process, and refusals before anything is started."""
+
+from pathlib import Path
+
+import pytest
+
+from hyperion.cli.resolve import Settings, resolve
+from hyperion.cli.tree import check_settings, plan_control, plan_gateways
+from hyperion.schema.errors import InvalidConfig
+
+
+def credential_dirs(settings: Settings, home: Path) -> list[tuple[str, ...]]:
+    """As control and the gateways know them."""
+    control = plan_control(settings, home, home / "run", (), None, 8082, "http://127.0.0.1:8080", "json")
+    gateways = plan_gateways(settings, home, home / "run", 8080, 8081, "json")
+    return [control.credential_dirs, *(gateway.credential_dirs for gateway in gateways)]
+
+
+def test_credentials_lie_in_the_home_unless_somebody_says_otherwise(tmp_path: Path) -> None:
+    home, one, two = tmp_path / "home", tmp_path / "one", tmp_path / "two"
+    assert credential_dirs(resolve({}, {}, ()), home) == [(str(home / "credentials"),)] * 2
+    one.mkdir()
+    two.mkdir()
+    settings = resolve({"home": str(home)}, {"HYPERION_CREDENTIAL_DIRS": f"{one}, {two}"}, ())
+    check_settings(settings, ())
+    assert credential_dirs(settings, home) == [(str(one), str(two))] * 2
+
+
+def test_a_directory_for_credentials_that_holds_the_home_is_refused(tmp_path: Path) -> None:
+    """Or whoever may deploy could send the keys of the platform to a server of their choice."""
+    home = tmp_path / "home"
+    (home / "credentials").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(home)
+    for path in (home, tmp_path, "/", tmp_path / "link"):
+        with pytest.raises(InvalidConfig, match=r"^--credential-dirs: .* holds the home"):
+            check_settings(resolve({"home": str(home), "credential_dirs": str(path)}, {}, ()), ())
+    with pytest.raises(InvalidConfig, match=r"^--credential-dirs: no such directory"):
+        check_settings(resolve({"home": str(home), "credential_dirs": str(tmp_path / "none")}, {}, ()), ())
+    check_settings(resolve({"home": str(home), "credential_dirs": str(home / "credentials")}, {}, ()), ())
