@@ -9,6 +9,7 @@ pin=(uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --g
      --no-emit-index-url --no-annotate "$@")
 
 "${pin[@]}" --extra sklearn --extra xgboost --extra lightgbm --extra mlflow --extra postgres --extra signing --extra s3 \
-    --extra oidc --extra grpc --extra redis --extra patterns --extra nats --extra batch --extra examples --group dev \
+    --extra oidc --extra grpc --extra redis --extra patterns --extra nats --extra kafka --extra batch \
+    --extra examples --group dev \
     --output-file requirements/dev.txt
 "${pin[@]}" --group build --constraints requirements/dev.txt --output-file requirements/core.txt

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from hyperion.control.streams import Source, job_of, read_source
-from hyperion.schema.errors import InvalidConfig
+from hyperion.control.stream_nats import job_of
+from hyperion.control.stream_source import read_source
 from tests.e2e.crash_jobs import body_of, executions, tally_platform
 from tests.services import needs_module
 
@@ -91,17 +91,3 @@ def test_what_jobs_say_of_a_source_has_no_credentials_in_it() -> None:
         assert job_of(source, message).callback == "nats://b:4222/r.s"
         other = read_source("nats://u:changed@b:4222/S/c?endpoint=e")
         assert job_of(source, message).id == job_of(other, message).id, "a new password makes no new job of a message"
-
-
-def test_a_source_is_read_and_what_is_none_is_refused() -> None:
-    url = "nats://u:p@b:4222/S/c?endpoint=e&path=/v1/models/e:predict&tenant=t&reply=r.s"
-    assert read_source(url) == Source("nats://u:p@b:4222", "S", "c", "e", "/v1/models/e:predict", "t", "r.s")
-    for wrong in (
-        "",
-        "kafka://b/S/c?endpoint=e",
-        "nats://b/S?endpoint=e",
-        "nats://b/S/c",
-        "nats://b/S/c?endpoint=e&x=1",
-    ):
-        with pytest.raises(InvalidConfig, match="--streams: expected nats://"):
-            read_source(wrong)

@@ -32,6 +32,7 @@ TIMEOUT_S: Final = 15.0
 KEY_FILE: Final = "callback-key"
 GONE: Final = 410
 MAX_STATUS_LINE: Final = 1 << 12
+STREAMS: Final = ("nats://", "kafka://")
 USER_AGENT: Final = "hyperion-callback"
 Outcome = Literal["pending", "delivered", "failed"]
 Publish = Callable[[Callback, str], Awaitable[int]]
@@ -75,7 +76,7 @@ class Callbacks:
     async def _tell(self, callback: Callback) -> None:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                if callback.url.startswith("nats:"):
+                if callback.url.startswith(STREAMS):
                     status = await self._publish(callback, _name(callback))
                 else:
                     status = await post(callback.url, self._allowed, *self._write(callback))

@@ -24,10 +24,11 @@ from hyperion.control.management import Management
 from hyperion.control.probes import Probes
 from hyperion.control.release_book import Book
 from hyperion.control.releases import Releases
-from hyperion.control.streams import Streams, read_source
+from hyperion.control.stream_source import read_source
+from hyperion.control.streams import Streams
 from hyperion.control.trust import read_trust
-from hyperion.control.usage_book import UsageBook
 from hyperion.control.upstream_ask import ask_upstream
+from hyperion.control.usage_book import UsageBook
 from hyperion.fleet.local import LocalFleet
 from hyperion.schema.config import ControlConfig
 from hyperion.schema.errors import HyperionError
@@ -111,8 +112,8 @@ class Store:
             people.state,
             Jobs(self.database, master),
             BatchDesk(self.database, self._config, written_batches),
-        )
             self._config.credential_dirs,
+        )
 
     def standing(self) -> tuple[bool, int | None]:
         """Whether this process decides, and under which fence. A home has one control process, which its lock sees to:

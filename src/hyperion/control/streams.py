@@ -1,77 +1,26 @@
-"""Messages of NATS JetStream become jobs, and answers become messages. Run by `control/serve` where `--streams` names
-any.
+"""Messages of a broker become jobs, and answers become messages. Run by `control/serve` where `--streams` names any.
 
 A message is acknowledged once its job is in the store, under an id that comes from the message itself: one that is
 delivered again is the same job. So each message is one job, whoever dies when. Answers are published like callbacks,
-with an id by which JetStream drops what comes twice.
+with an id by which whoever reads them, or the broker, can drop what comes twice. No broker is spoken to here.
 """
 
 import asyncio
-import contextlib
-import hashlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qs, unquote, urlsplit
+from collections.abc import Callable, Sequence
+from typing import Final
 
-from msgspec import Struct
-
-from hyperion.schema.errors import InvalidConfig, MissingExtra, UpstreamFailed
-from hyperion.schema.job import StoredRequest, Submission
+from hyperion.control.stream_kafka import KafkaBroker
+from hyperion.control.stream_nats import NatsBroker
+from hyperion.control.stream_source import RETRY_S, Arrived, Broker, Reader, Reply, Source, source_of
+from hyperion.schema.errors import UpstreamFailed
+from hyperion.schema.job import MAX_PAYLOAD_BYTES, StoredAnswer, StoredRequest, Submission
 from hyperion.store import job_payloads, jobs
 from hyperion.store.database import Database
 from hyperion.store.job_callbacks import Callback
 
-if TYPE_CHECKING:
-    from nats.aio.client import Client
-    from nats.aio.msg import Msg
-
-BATCH: Final = 64
-FETCH_S: Final = 5.0
-RETRY_S: Final = 2.0
 MOST_QUEUED: Final = 1_000.0  # jobs of an endpoint: more of the stream stays in the stream
-KEPT_HEADERS: Final = ("content-type", "inference-header-content-length", "x-request-id", "traceparent", "tracestate")
-_FORM: Final = "nats://HOST:PORT/STREAM/CONSUMER?endpoint=NAME"
-
-
-class Source(Struct, frozen=True):
-    """A durable pull consumer whose messages are requests (V2 JSON, or what `path` takes) to an endpoint. Where
-    `reply` is given, a subject of a stream, answers are published there. `server` is a URL, maybe with credentials."""
-
-    server: str
-    stream: str
-    consumer: str
-    endpoint: str
-    path: str
-    tenant: str = ""
-    reply: str = ""
-
-    @property
-    def place(self) -> str:
-        """The server's URL without credentials: what jobs may say of it, which are kept and shown."""
-        return f"nats://{urlsplit(self.server).netloc.rpartition('@')[2]}"
-
-    @property
-    def callback(self) -> str:
-        """Where answers go, as jobs say it; "" where nowhere."""
-        return f"{self.place}/{self.reply}" if self.reply else ""
-
-
-def read_source(url: str) -> Source:
-    """Raises `InvalidConfig`.
-
-    >>> read_source("nats://broker:4222/ORDERS/scorer?endpoint=fraud&reply=scores").path
-    '/v2/models/fraud/infer'
-    """
-    parts = urlsplit(url)
-    names = [unquote(name) for name in parts.path.strip("/").split("/")]
-    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    endpoint = given.pop("endpoint", "")
-    path = given.pop("path", f"/v2/models/{endpoint}/infer")
-    tenant, reply = given.pop("tenant", ""), given.pop("reply", "")
-    if parts.scheme != "nats" or not parts.hostname or len(names) != 2 or not all(names) or not endpoint or given:
-        raise InvalidConfig(f"--streams: expected {_FORM}[&path=…][&tenant=…][&reply=SUBJECT], got {url!r}")
-    return Source(f"nats://{parts.netloc}", names[0], names[1], endpoint, path, tenant, reply)
+KINDS: Final[dict[str, Callable[[], Broker]]] = {"nats": NatsBroker, "kafka": KafkaBroker}
 
 
 class Streams:
@@ -88,90 +37,83 @@ class Streams:
         self._sources = tuple(sources)
         self._queued = queued
         self._log = log
-        self._clients: dict[str, Client] = {}
+        self._brokers: dict[str, Broker] = {}
 
     async def run(self) -> None:
-        """For ever."""
-        if self._sources:
-            _import_nats()
+        """For ever. Raises `MissingExtra`."""
+        for source in self._sources:
+            self._broker_of(source)
         await asyncio.gather(*[self._follow(source) for source in self._sources])
 
     async def publish(self, callback: Callback, message_id: str) -> int:
-        """Publish a job's answer where its source says, once; returns 200. Raises UpstreamFailed."""
-        place, _, subject = callback.url.removeprefix("nats://").partition("/")
+        """Publish a job's answer where its source says; returns 200. Raises UpstreamFailed."""
         source = next((one for one in self._sources if one.callback == callback.url), None)
-        answer = await asyncio.to_thread(self._answer_of, callback.job)
-        headers = {"Nats-Msg-Id": message_id, "hyperion-job": callback.job, "hyperion-state": callback.state}
+        source = source_of(callback.url) if source is None else source
+        request, answer = await asyncio.to_thread(self._payloads_of, callback.job)
+        headers = {"hyperion-job": callback.job, "hyperion-state": callback.state}
         headers["hyperion-status"] = str(callback.status)
+        reply = Reply(b"" if answer is None else answer.body, headers, message_id, request)
         try:
-            client = await self._connect(source.server if source is not None else f"nats://{place}")
-            await client.jetstream().publish(subject, answer, headers=headers)
-        except Exception as error:  # its client has no common base of errors, and this one is tried again
-            raise UpstreamFailed(f"{place}: {type(error).__name__}: {error}") from error
+            await self._broker_of(source).publish(source, reply)
+        except Exception as error:  # their libraries have no common base of errors, and this one is tried again
+            raise UpstreamFailed(_hide(source, f"{source.place}: {type(error).__name__}: {error}")) from error
         return 200
 
     async def _follow(self, source: Source) -> None:
-        said = ""
+        told: set[str] = set()
+
+        def tell(kind: str, text: str) -> None:
+            """Once of each kind, until messages come again: brokers are away for hours."""
+            if kind not in told:
+                self._log(f"stream {source.stream}/{source.consumer}: {_hide(source, text)}")
+            told.add(kind)
+
         while True:
             try:
-                client = await self._connect(source.server)
-                consumer = await client.jetstream().pull_subscribe_bind(source.consumer, source.stream)
-                said = ""
-                await self._take(source, consumer.fetch)
+                reader = await self._broker_of(source).open(source, tell)
+                try:
+                    await self._take(source, reader, told.clear)
+                finally:
+                    await reader.close()
             except Exception as error:  # as above; whatever it is, the messages stay in the stream
-                told = f"{source.stream}/{source.consumer}: {type(error).__name__}: {error}"
-                if told != said:
-                    self._log(f"stream {told}")
-                said = told
+                text = f"{type(error).__name__}: {error}"
+                tell(text, text)
             await asyncio.sleep(RETRY_S)
 
-    async def _take(self, source: Source, fetch: Callable[..., Awaitable[list["Msg"]]]) -> None:
+    async def _take(self, source: Source, reader: Reader, forget: Callable[[], None]) -> None:
         while True:
             if self._queued(source.endpoint) >= MOST_QUEUED:
-                await asyncio.sleep(RETRY_S)
+                await reader.rest()
                 continue
-            messages: list[Msg] = []
-            with contextlib.suppress(TimeoutError):  # none came
-                messages = await fetch(BATCH, timeout=FETCH_S)
-            if messages:
-                await asyncio.to_thread(self._keep, [job_of(source, message) for message in messages])
-                for message in messages:
-                    await message.ack()
+            arrived = await reader.take()
+            if arrived:
+                fitting = [one.job for one in arrived if self._fits(source, one)]
+                await asyncio.to_thread(self._keep, fitting)
+                await reader.acknowledge()
+                forget()
 
-    def _keep(self, submissions: list[Submission]) -> None:
+    def _fits(self, source: Source, arrived: Arrived) -> bool:
+        size_bytes = len(arrived.job.request.body)
+        if size_bytes > MAX_PAYLOAD_BYTES:  # no gateway could be handed it
+            what = f"{size_bytes} bytes are over the limit of {MAX_PAYLOAD_BYTES}: skipped"
+            self._log(f"stream {source.stream}/{source.consumer}: {arrived.where}: {what}")
+        return size_bytes <= MAX_PAYLOAD_BYTES
+
+    def _keep(self, submissions: Sequence[Submission]) -> None:
         with self._database.renewing() as tx:
             jobs.put_many(tx, submissions, time.time())
 
-    def _answer_of(self, job: str) -> bytes:
+    def _payloads_of(self, job: str) -> tuple[StoredRequest | None, StoredAnswer | None]:
         with self._database.read() as tx:
-            answer = job_payloads.get_answer(tx, job)
-        return b"" if answer is None else answer.body
+            return job_payloads.get_requests(tx, [job]).get(job), job_payloads.get_answer(tx, job)
 
-    async def _connect(self, server: str) -> "Client":
-        client = self._clients.get(server)
-        if client is None or client.is_closed:
-            client = self._clients[server] = await _import_nats().connect(server, max_reconnect_attempts=-1)
-        return client
+    def _broker_of(self, source: Source) -> Broker:
+        if source.kind not in self._brokers:
+            self._brokers[source.kind] = KINDS[source.kind]()
+        return self._brokers[source.kind]
 
 
-def job_of(source: Source, message: "Msg") -> Submission:
-    """The job that this message is, however often it is delivered."""
-    about = message.metadata
-    name = f"{source.place} {source.stream} {source.consumer} {about.sequence.stream} {about.timestamp.timestamp()}"
-    given = {key.lower(): value for key, value in (message.headers or {}).items()}
-    headers = tuple((key, given[key]) for key in KEPT_HEADERS if key in given)
-    return Submission(
-        hashlib.sha256(name.encode()).hexdigest()[:32],
-        source.tenant,
-        source.endpoint,
-        StoredRequest("POST", source.path, headers, message.data),
-        callback=source.callback,
-    )
-
-
-def _import_nats() -> Any:
-    try:
-        import nats
-    except ImportError as error:
-        raise MissingExtra("--streams needs nats-py: pip install 'hyperion-inference[nats]'") from error
-    return nats
+def _hide(source: Source, text: str) -> str:
+    for secret in source.secrets:
+        text = text.replace(secret, "***")
+    return text

@@ -103,7 +103,7 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     `hyperion.db`. `blobs_url` is where the files of versions are kept, as `store.blobs_open` reads it; "" is the home's
     `blobs`. `ledger_key` is the file of the key that signs the ledger; "" is the home's `ledger.key`.
     `callback_hosts` are hosts and networks that callbacks may go to though they are not public,
-    `streams` are consumers whose messages become jobs, as `control.streams` reads them.
+    `streams` are consumers whose messages become jobs, as `control.stream_source` reads them.
     `trusted_keys` are files of keys and certificates whose signatures count. `sandbox` and `readable` are as in
     `RunnerConfig`. `batch_dirs` are where batch jobs may read and write files, `batch_databases` is a file that says
     which databases they may use. `credential_dirs` are where the files lie that upstreams may name as credentials."""
