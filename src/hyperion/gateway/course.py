@@ -7,6 +7,7 @@ the first answer is its answer.
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
@@ -287,6 +288,10 @@ class Attempt:
     def __init__(self, course: Course) -> None:
         self._course = course
         self.pending: PendingCall | None = None
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        return self._course.pending.reply.headers
 
     def send(self, message: bytes) -> None:
         raise AssertionError(f"{len(message)} bytes that nobody wrote for an attempt")

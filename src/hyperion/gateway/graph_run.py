@@ -6,6 +6,7 @@ it is queued, merged and dispatched like any other; the caller's call stays open
 """
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from hyperion.gateway.admit import admit
@@ -185,6 +186,10 @@ class Member:
     def __init__(self, run: Run, index: int) -> None:
         self._run: Final = run
         self._index: Final = index
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        return self._run.pending.reply.headers
 
     def send(self, message: bytes) -> None:
         raise AssertionError(f"{len(message)} bytes that nobody wrote for a member")

@@ -34,7 +34,8 @@ class KeptReply:
 
     together = None
 
-    def __init__(self, server: GrpcServer, form: AnswerFormat, request_id: str) -> None:
+    def __init__(self, server: GrpcServer, form: AnswerFormat, request_id: str, headers: Mapping[bytes, bytes]) -> None:
+        self.headers = headers
         self.answered: asyncio.Future[StoredAnswer] = asyncio.get_running_loop().create_future()
         self._server = server
         self._form = form
@@ -87,7 +88,7 @@ class GrpcOnce:
             nonlocal reply
             # Once more: the first may have closed while the store was asked.
             pool = self._pipeline.find(inference.model, inference.version, headers, peer)
-            reply = KeptReply(self._server, form, call.request_id)
+            reply = KeptReply(self._server, form, call.request_id, headers)
             self._pipeline.submit(
                 inference,
                 reply,

@@ -10,6 +10,7 @@ answers loses the request that makes them once `backlog_bytes` wait.
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from typing import Protocol
 
 from hyperion.gateway.grpc_stream_call import StreamCall
@@ -50,6 +51,10 @@ class Slot:
         self.told = 0
 
     together = None
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        return self._stream.call.head.headers
 
     def send(self, message: bytes) -> None:
         raise AssertionError(f"{len(message)} bytes that nobody wrote for this protocol")

@@ -4,7 +4,7 @@ Once its message is there whole it goes to whoever serves its method; for an inf
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, Final, cast
 
 from hyperion.gateway.grpc_call import Call, Method
@@ -118,6 +118,10 @@ class UnaryCall(Call):
     def together(self) -> EncodeTogether | None:
         form = self.form
         return encode_calls if form is not None and form.raw and not form.id else None
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        return self.head.headers
 
     def add_fields(self, fields: Fields) -> None:
         """Metadata behind the answer."""

@@ -1,7 +1,7 @@
 """A call on its way through the gateway, and who waits for its answer."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final, Protocol
 
 from hyperion.gateway.caller import ANONYMOUS
 from hyperion.schema.call import BatchAnswer, InferenceAnswer, InferenceCall
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hyperion.gateway.guard import Visit
 
 MODEL = "model"  # who serves, where nobody else had to
+NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
 SHADOW = "shadow"  # in place of a protocol: nobody waits for the answer
 INNER = "inner"  # in place of a protocol: a part of how another call is answered, which is the one that is recorded
 
@@ -23,6 +24,11 @@ class Reply(Protocol):
     def together(self) -> "EncodeTogether | None":
         """What writes the answers of a whole batch of such calls at a fraction of the cost of each alone; None for a
         call that is to be answered alone."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """What the caller said in headers (in gRPC: metadata), names in lower case; empty where there is no caller."""
         ...
 
     def send(self, message: bytes) -> None:
@@ -51,6 +57,7 @@ class Unheard:
     are freed at once and not by the garbage collector."""
 
     together = None
+    headers = NO_HEADERS
 
     def send(self, message: bytes) -> None:
         raise AssertionError(f"{len(message)} bytes for a call that has ended")

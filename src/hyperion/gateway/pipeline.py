@@ -12,7 +12,7 @@ from hyperion.gateway.admit import admit
 from hyperion.gateway.caller import ANONYMOUS, UNKNOWN_PEER, Peer
 from hyperion.gateway.door import Door
 from hyperion.gateway.guard import Visit
-from hyperion.gateway.pending import SHADOW, UNHEARD, PendingCall, Reply
+from hyperion.gateway.pending import NO_HEADERS, SHADOW, UNHEARD, PendingCall, Reply
 from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.room import overloaded, refusal_of
 from hyperion.gateway.route import Router
@@ -27,7 +27,6 @@ OK: Final = "ok"
 SHED: Final = frozenset(("overloaded", "not_ready", "rate_limited", "deadline_exceeded"))
 ID_ENDS: Final = tuple([f"{n:03x}" for n in range(4096)])  # formatting a number costs more than the rest of an id
 
-NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
 ChangeModel = Callable[[str, Mapping[str, Any] | None], Awaitable[None]]
 
 

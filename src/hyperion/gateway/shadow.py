@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from hyperion.gateway.admit import admit
 from hyperion.gateway.binning import value_of
 from hyperion.gateway.compare import NOTHING, compare, first_text
-from hyperion.gateway.pending import SHADOW, PendingCall
+from hyperion.gateway.pending import NO_HEADERS, SHADOW, PendingCall
 from hyperion.policy.brownout import COPIES
 from hyperion.schema.call import InferenceAnswer, InferenceCall, Tensor
 from hyperion.schema.errors import Fields, HyperionError, Overloaded
@@ -99,6 +99,7 @@ class Copy:
     __slots__ = ("_mirror", "call", "outputs", "request_id", "rows", "size_bytes")
 
     together = None
+    headers = NO_HEADERS
 
     def __init__(self, mirror: "Mirror", pending: PendingCall, outputs: tuple[Tensor, ...]) -> None:
         self._mirror = mirror

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from hyperion.gateway.pending import PendingCall
 from hyperion.gateway.replica import Batch, Link, Outcomes
+from hyperion.policy.trace import NO_TRACE, select_trace
 from hyperion.schema.call import Tensor
-from hyperion.schema.errors import HyperionError
+from hyperion.schema.errors import Fields, HyperionError
 from hyperion.schema.model import Signature
 from hyperion.wire.frame_headers import Result
 from hyperion.wire.oip_upstream import select_outputs
@@ -22,9 +23,9 @@ Done = Callable[[tuple[Tensor, ...], HyperionError | None], None]
 
 class Ask:
     """One request to the upstream. `timeout_ns` is how long anybody waits for its answer; `request_id` is "" where it
-    is several callers'."""
+    is several callers', and so `trace`, the caller's trace context, is empty then."""
 
-    __slots__ = ("inputs", "outputs", "parameters", "request_id", "timeout_ns")
+    __slots__ = ("inputs", "outputs", "parameters", "request_id", "timeout_ns", "trace")
 
     def __init__(
         self,
@@ -33,12 +34,14 @@ class Ask:
         parameters: Mapping[str, Any],
         request_id: str,
         timeout_ns: int,
+        trace: Fields = NO_TRACE,
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
         self.parameters = parameters
         self.request_id = request_id
         self.timeout_ns = timeout_ns
+        self.trace = trace
 
 
 class Carrier(Protocol):
@@ -89,8 +92,10 @@ class UpstreamLink(Link):
         batch.ends_ns = max([pending.deadline_ns for pending in calls])
         first = calls[0].call
         inputs = [join_rows([pending.call.inputs[index] for pending in calls]) for index in range(len(first.inputs))]
-        request_id = calls[0].request_id if len(calls) == 1 else ""
-        ask = Ask(inputs, first.outputs, first.parameters, request_id, batch.ends_ns - batch.sent_ns)
+        ask = Ask(inputs, first.outputs, first.parameters, "", batch.ends_ns - batch.sent_ns)
+        if len(calls) == 1:
+            ask.request_id = calls[0].request_id
+            ask.trace = select_trace(calls[0].reply.headers)
         try:
             self._carrier.infer(ask, self._done)
         except HyperionError as error:

@@ -96,12 +96,14 @@ class GrpcCarrier:
     def infer(self, ask: Ask, done: Done) -> None:
         site = self._service.site
         request = encode_infer(site.model, site.version, ask.inputs, ask.outputs, ask.parameters, ask.request_id)
-        self._task = asyncio.get_running_loop().create_task(self._run(request, ask.timeout_ns * 1e-9, done))
+        metadata = self._service.metadata
+        metadata += [(name.decode(), value.decode()) for name, value in ask.trace if name not in site.headers]
+        self._task = asyncio.get_running_loop().create_task(self._run(request, metadata, ask.timeout_ns * 1e-9, done))
 
-    async def _run(self, request: bytes, timeout_s: float, done: Done) -> None:
+    async def _run(self, request: bytes, metadata: list[tuple[str, str]], timeout_s: float, done: Done) -> None:
         service = self._service
         try:
-            answer = await service.infer(request, timeout=timeout_s, metadata=service.metadata)
+            answer = await service.infer(request, timeout=timeout_s, metadata=metadata)
         except service.rpc_error as error:
             self._task = None
             done((), _error_of(error.code().name, error.details() or "", error.trailing_metadata() or ()))

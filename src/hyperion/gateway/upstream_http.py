@@ -129,6 +129,7 @@ class HttpCarrier:
             headers[b"x-request-id"] = ask.request_id.encode()
         if json_length is not None:
             headers[b"inference-header-content-length"] = b"%d" % json_length
+        headers.update(ask.trace)
         headers.update(service.site.headers)
         size = sum([memoryview(part).nbytes for part in body])
         target = f"{service.model_path}/infer".encode()
