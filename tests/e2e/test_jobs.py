@@ -20,6 +20,8 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
+from hyperion.wire.grpc_messages import ModelInferRequest
+from tests.e2e.admin_client import Api
 from tests.e2e.callback_receiver import Receiver, receiving
 from tests.e2e.crash_jobs import INFER, body_of, executions, tally_platform
 from tests.e2e.served import ROOT, Answer, Served
@@ -185,6 +187,28 @@ def test_a_call_goes_on_though_its_caller_leaves_and_its_retry_gets_the_answer(p
     while (answer := platform.served.post(SLOW, body, {"idempotency-key": "left"})).status == 409:
         assert time.monotonic() < deadline
     assert (answer.status, answer.headers.get("idempotency-replayed")) == (200, "true")
+
+
+def test_what_is_told_again_says_what_the_caller_has_left_now(platform: Platform) -> None:
+    """A rate so low that nothing comes back within the test."""
+    limits = {"requests_per_second": 0.001, "burst": 100}
+    tenant = {"kind": "Tenant", "metadata": {"name": "frugal"}, "spec": {"limits": limits}}
+    Api(platform.served).ask("PUT", "tenants/frugal", tenant)
+    credentials = f"Bearer {platform.key('frugal')}"
+    answers = [platform.ask("left", idempotency_key="frugal", authorization=credentials) for _ in range(3)]
+    assert [answer.headers.get("idempotency-replayed") for answer in answers] == [None, "true", "true"]
+    told = [(answer.headers["ratelimit-policy"], answer.headers["ratelimit"].split(";")[1]) for answer in answers]
+    assert told == [('"tenant";q=100;w=100000', f"r={left}") for left in (99, 98, 97)]
+    request = ModelInferRequest(model_name="tally")
+    request.inputs.add(name="id", datatype="BYTES", shape=[1, 1]).contents.bytes_contents.append(b"left-of-grpc")
+    metadata = (("idempotency-key", "frugal-g"), ("authorization", credentials))
+    left = []
+    with grpc.insecure_channel(platform.served.grpc) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        for _ in range(2):
+            _, call = infer.with_call(request.SerializeToString(), metadata=metadata, timeout=30)
+            left.append([value.split(";")[1] for name, value in call.trailing_metadata() if name == "ratelimit"])
+    assert left == [["r=96"], ["r=95"]]
 
 
 def test_a_key_works_over_grpc_in_v1_and_generate(platform: Platform) -> None:

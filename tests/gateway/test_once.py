@@ -128,6 +128,19 @@ async def test_a_failure_of_the_model_is_an_outcome(tmp_path: Path) -> None:
         assert await one.run(SCOPE, "f", 30.0, never) == (failed, True)
 
 
+async def test_fields_of_its_time_are_given_and_not_kept(tmp_path: Path) -> None:
+    fields = (("content-type", "text/plain"), ("ratelimit", '"tenant";r=9;t=1'), ("retry-after", "3"))
+    answer = StoredAnswer(200, (*fields, ("ratelimit-policy", '"tenant";q=10;w=2')), b"body", b"trailers")
+
+    async def limited(_origin: str) -> StoredAnswer:
+        return answer
+
+    async with place(tmp_path) as where, where.gateway() as one:
+        assert await one.run(SCOPE, "f", 30.0, limited) == (answer, False)
+        again, replayed = await one.run(SCOPE, "f", 30.0, never)
+        assert (again, replayed) == (StoredAnswer(200, fields[:1], b"body", b"trailers"), True)
+
+
 async def test_an_answer_that_cannot_be_kept_is_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(once_module, "MAX_PAYLOAD_BYTES", 3)
     async with place(tmp_path) as where, where.gateway() as one:

@@ -18,7 +18,7 @@ from hyperion.gateway.http_status import STATUS
 from hyperion.gateway.link import ERRORS
 from hyperion.gateway.once import Once
 from hyperion.gateway.pipeline import Pipeline
-from hyperion.policy.idempotency import is_final, read_key
+from hyperion.policy.idempotency import is_final, keeps, read_key
 from hyperion.schema.call import Buffer, InferenceAnswer, InferenceCall
 from hyperion.schema.errors import Conflict, Fields, HyperionError
 from hyperion.schema.job import KeyScope, StoredAnswer
@@ -41,12 +41,17 @@ class KeptReply:
         self._form = form
         self._request_id = request_id
         self._fields = b""
+        self.of_its_time = b""  # what is told now and not again
 
     def send(self, message: bytes) -> None:
         raise AssertionError(f"{len(message)} bytes for a call that is answered alone")
 
     def add_fields(self, fields: Fields) -> None:
-        self._fields += b"".join([field(name, value) for name, value in fields])
+        for name, value in fields:
+            if keeps(name.decode("latin-1")):
+                self._fields += field(name, value)
+            else:
+                self.of_its_time += field(name, value)
 
     def answer(self, answer: InferenceAnswer) -> None:
         body = self._server.codec.encode(answer, self._form)
@@ -119,10 +124,12 @@ class GrpcOnce:
                 call.fail(refusal)  # the pipeline knows of it
             return
         if not call.over:
-            _give(call, answer, replayed)
+            given = b"" if visit is None else b"".join([field(name, value) for name, value in visit.limits()])
+            _give(call, answer, replayed, given if reply is None else reply.of_its_time)
 
 
-def _give(call: UnaryCall, answer: StoredAnswer, replayed: bool) -> None:
+def _give(call: UnaryCall, answer: StoredAnswer, replayed: bool, limits: bytes) -> None:
+    """Tells the caller. `limits` are the fields that say what it may still ask for."""
     if answer.status:
         told = dict(answer.headers)
         kind = ERRORS.get(told.get("code", ""), Conflict)
@@ -133,7 +140,7 @@ def _give(call: UnaryCall, answer: StoredAnswer, replayed: bool) -> None:
             )
         )
     else:
-        call.finish(answer.body, answer.trailers + (field(*REPLAYED) if replayed else b""))
+        call.finish(answer.body, answer.trailers + limits + (field(*REPLAYED) if replayed else b""))
 
 
 def _fingerprint(call: InferenceCall, message: bytes) -> str:

@@ -21,7 +21,7 @@ from hyperion.gateway.pending import MODEL, UNHEARD, PendingCall
 from hyperion.gateway.rules import Rules
 from hyperion.policy.access import forbids, needs_credentials
 from hyperion.schema.call import InferenceAnswer, InferenceCall, Tensor
-from hyperion.schema.errors import Forbidden, HyperionError, RateLimited, Unauthenticated
+from hyperion.schema.errors import Fields, Forbidden, HyperionError, RateLimited, Unauthenticated
 from hyperion.schema.protect import Protection
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.wire.tensor import split_rows
@@ -85,6 +85,11 @@ class Visit:
             raise
         self.started = True
         self.rows = rows
+
+    def limits(self) -> Fields:
+        """The header fields that say what the caller has left now; () where nothing is limited."""
+        limiter = self.guard.limiter
+        return () if limiter is None else limiter.headers(self.caller, time.monotonic_ns())
 
     def _finds(self, pending: PendingCall, pool: "VersionPool", now_ns: int) -> bool:
         """Whether the call is answered with what another one got, or will get."""

@@ -27,6 +27,7 @@ from hyperion.schema.job import (
     MAX_PAYLOAD_BYTES,
     OVER,
     Cancel,
+    Fields,
     JobView,
     KeyScope,
     Look,
@@ -99,7 +100,7 @@ class HttpJobs:
         else:
             scope = KeyScope(tenant, model, read_key(key))
             answer, replayed = await self._once.run(scope, _fingerprint(exchange), timeout_s, execute)
-        extra = REPLAYED if replayed else ()
+        extra = REPLAYED + _limits_of(visit) if replayed else ()
         exchange.connection.finish(exchange, write_answer(answer, exchange, exchange.connection.edge.date, extra))
 
     async def look(self, exchange: Exchange, target: Target, timeout_s: float) -> None:
@@ -180,6 +181,12 @@ class HttpJobs:
     def _only_model(self) -> str:
         models = self._pipeline.models()
         return models[0] if len(models) == 1 else ""  # the pipeline says what is wrong with that
+
+
+def _limits_of(visit: Visit | None) -> Fields:
+    """What the caller may still ask for, said anew where an answer is told again."""
+    given = () if visit is None else visit.limits()
+    return tuple([(name.decode(), value.decode()) for name, value in given])
 
 
 def prefers_async(given: bytes) -> bool:

@@ -15,6 +15,7 @@ from hyperion.gateway.guard import Visit
 from hyperion.gateway.http_exchange import Dated, Exchange
 from hyperion.gateway.once import Once
 from hyperion.gateway.recorder import Recorder
+from hyperion.policy.idempotency import make_lasting
 from hyperion.policy.jobs import adapt, classify
 from hyperion.schema.errors import HyperionError, MalformedRequest
 from hyperion.schema.job import MAX_PAYLOAD_BYTES, ClaimedJob, Finish, Held, StoredAnswer
@@ -112,6 +113,7 @@ class JobRunner:
         """One attempt at a job, to its report. It is cancelled when the job is not ours any more."""
         answer = await self._run(job)
         says_when = any(name == "retry-after" for name, _ in answer.headers)
+        answer = make_lasting(answer)
         kind = classify(answer.status, says_when)
         reason = "" if kind == "done" else f"{answer.status}: {answer.body[:MAX_REASON].decode('utf-8', 'replace')}"
         if len(answer.body) > MAX_PAYLOAD_BYTES:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from hyperion.gateway.desk import Desk
-from hyperion.policy.idempotency import LEASE_S, is_final
+from hyperion.policy.idempotency import LEASE_S, is_final, make_lasting
 from hyperion.policy.jobs import RENEW_S
 from hyperion.schema.errors import Conflict, HyperionError, InternalError, KeyReused
 from hyperion.schema.job import (
@@ -104,7 +104,7 @@ class Once:
                     lost()
 
     async def _keep(self, scope: KeyScope, token: str, answer: StoredAnswer, timeout_s: float) -> StoredAnswer:
-        kept = answer
+        kept = make_lasting(answer)
         if len(answer.body) + len(answer.trailers) > MAX_PAYLOAD_BYTES:
             kept = StoredAnswer(409, (("content-type", "application/json"),), TOO_LARGE)
         keeping = asyncio.ensure_future(self._desk.ask(Complete(scope, token, kept), LONGEST_S))

@@ -9,12 +9,15 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from hyperion.schema.errors import MalformedRequest
+from hyperion.schema.job import StoredAnswer
 
 Decision = Literal["run", "replay", "in-progress", "mismatch"]
 
 LEASE_S: Final = 10.0  # an attempt that is not renewed for so long is over: its gateway died
 KEPT_S: Final = 86_400.0
 MAX_KEY: Final = 255
+# What a header field of this name says holds when the call ran, and not when its answer is told again.
+OF_ITS_TIME: Final = frozenset(("ratelimit", "ratelimit-policy", "retry-after"))
 ABANDONED: Final = 0.0  # in place of the end of a lease: the attempt came to no outcome, and the key is free again
 
 
@@ -78,3 +81,18 @@ def is_final(status: int) -> bool:
     [0, 200, 202, 500]
     """
     return status == 0 or 200 <= status < 300 or status == 500
+
+
+def keeps(name: str) -> bool:
+    """Whether a header field of an answer, its name in lower case, is kept to be told again.
+
+    >>> [name for name in ("content-type", "ratelimit", "RateLimit-Policy", "retry-after") if keeps(name)]
+    ['content-type']
+    """
+    return name.lower() not in OF_ITS_TIME
+
+
+def make_lasting(answer: StoredAnswer) -> StoredAnswer:
+    """The answer as it is kept: without the fields of its time."""
+    headers = tuple([field for field in answer.headers if keeps(field[0])])
+    return StoredAnswer(answer.status, headers, answer.body, answer.trailers)
