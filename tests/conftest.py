@@ -3,6 +3,9 @@
 import os
 from collections.abc import Generator
 
+# Before numpy is imported: on small matrices its threads only spin, and the processes of the suite fill the cores.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 from hypothesis import settings
 

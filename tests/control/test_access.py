@@ -25,7 +25,8 @@ TRIES = 16  # connections; the kernel gives each to one of the two gateways
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with Served(tmp_path_factory.mktemp("access") / "home", SUMS, options=OPTIONS) as served:
+    home = tmp_path_factory.mktemp("access") / "home"
+    with Served(home, SUMS, options=OPTIONS, program="tests.e2e.hasty_serve") as served:
         yield served
 
 
@@ -91,8 +92,15 @@ def test_a_token_counts_as_soon_as_its_issuer_is_known_and_its_new_key_soon_afte
         wait_until(lambda: everywhere(served, oidc.token()) == {200}, "its keys did not reach the gateways")
         assert everywhere(served, oidc.token("ES256")) == {200}
         oidc.rotate()
-        wait_until(lambda: infer(served, oidc.token("ES256")) == 200, "nobody asked for the new keys")
-        assert oidc.asked() == 2  # and not once for each of those tokens
+        said: list[int] = []
+
+        def count() -> bool:
+            said.append(infer(served, oidc.token("ES256")))
+            return said[-1] == 200
+
+        wait_until(count, "nobody asked for the new keys")
+        assert len(said) > 10
+        assert oidc.asked() in (2, 3)  # and not once for each of those tokens; for the one that met the answer, perhaps
         ask(served, "issuers/corp", method="DELETE")
         assert everywhere(served, oidc.token()) == {401}
 

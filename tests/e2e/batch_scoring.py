@@ -5,7 +5,7 @@
 Bare means: the same model, as many sessions of one thread as there are runners, the batch size at which it is fastest;
 once with the table in memory already, once reading it with pyarrow as it goes. `hyperion batch` has its defaults. All
 run at the priority that runners have, turn by turn. On a machine that others use, too, look at the rows per second of
-one core's time: what a row costs. The suite runs it short (`test_batch_scoring.py`), where figures mean nothing and
+one core's time: what a row costs. The suite only kills it (`test_batch_scoring.py`), where figures mean nothing and
 rows do.
 """
 
@@ -168,8 +168,9 @@ def _time_threads(rows: int, threads: list[threading.Thread]) -> Rate:
 class Command:
     """`hyperion batch` over the table, in a process group of its own, with its memory watched."""
 
-    def __init__(self, directory: Path, out: Path, lanes: int) -> None:
+    def __init__(self, directory: Path, out: Path, lanes: int, *more: str) -> None:
         self.peak_bytes = 0
+        self._journal = out.with_name(out.name + ".hyperion-batch") / "journal.jsonl"
         # Its runners lower their own priority: all of it has to have the same as what it is held against.
         self._process = subprocess.Popen(
             [
@@ -182,6 +183,7 @@ class Command:
                     str(directory / "in.parquet"),
                 ),
                 *(str(out), "--columns", "X=f*", "--keep", "id", "--json", "--workers", str(lanes)),
+                *more,
             ],
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -204,6 +206,16 @@ class Command:
             return True
         self._process.communicate()
         return False
+
+    def kill_after_parts(self, more: int) -> bool:
+        """SIGKILL to the whole group once its journal notes so many more parts; False where it had come to its end."""
+        wanted = self._parts() + more
+        while self._parts() < wanted and self._process.poll() is None:
+            time.sleep(0.005)
+        return self.kill_after(0.0)
+
+    def _parts(self) -> int:
+        return self._journal.read_text().count("part {") if self._journal.exists() else 0
 
     def _watch(self) -> None:
         """The sum of the proportional set sizes of its processes, which count shared pages once."""
@@ -262,6 +274,22 @@ def run(rows: int, kills: int, hidden: tuple[int, ...], rounds: int, directory: 
     Command(directory, out, lanes).wait()
     lost, doubled, other = judge_rows(out, reference, rows)
     return Report(rows, lanes, memory, reading, batch, peak, done, lost, doubled, other)
+
+
+def kill_often(rows: int, chunk_rows: int, kills: int, directory: Path) -> Report:
+    """Only the part about the rows: a run that is left alone, and one that is killed after every second chunk."""
+    lanes = len(os.sched_getaffinity(0))
+    chunks = ("--chunk-rows", str(chunk_rows))
+    write_rows(directory / "in.parquet", rows)
+    write_model(directory / "mlp.onnx", (128, 64))
+    reference, out = directory / "reference.parquet", directory / "killed.parquet"
+    whole = Command(directory, reference, lanes, *chunks)
+    summary = whole.wait()
+    assert summary["rows"] == summary["written"] == rows, summary
+    done = sum(Command(directory, out, lanes, *chunks).kill_after_parts(2) for _ in range(kills))
+    Command(directory, out, lanes, *chunks).wait()
+    lost, doubled, other = judge_rows(out, reference, rows)
+    return Report(rows, lanes, Rate(), Rate(), Rate(), whole.peak_bytes, done, lost, doubled, other)
 
 
 def _children_s() -> float:

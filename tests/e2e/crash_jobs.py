@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,6 +28,7 @@ MODEL: Final = Path(__file__).parent / "job_models" / "tally"
 INFER: Final = "/v2/models/tally/infer"
 ROLES: Final = ("gateway", "runner", "control")
 KILL_S: Final = (0.5, 4.0)
+EVERY: Final = 12
 CALLERS, SUBMITTERS, OBSERVERS = 4, 4, 2
 SETTLE_S: Final = 180.0
 PATIENCE_S: Final = 120.0
@@ -88,15 +89,20 @@ class History:
 
 
 class Drill:
-    """One platform under fire. `pace_s` is the pause of each submitter and caller between two requests."""
+    """One platform under fire. Submitters and callers take `seconds` for `jobs`. With `victims`, these roles are killed
+    in turn, each once there were `EVERY` outcomes since the last one; without, somebody is at random, all the time."""
 
-    def __init__(self, served: Served, jobs: int, seconds: float, seed: int) -> None:
+    def __init__(
+        self, served: Served, jobs: int, seconds: float, seed: int, victims: Sequence[str] | None = None
+    ) -> None:
         self.served = served
         self.history = History()
         self.ending = threading.Event()
         self.kills: Counter[str] = Counter()
         self._jobs = jobs
         self._seconds = seconds
+        self._victims = None if victims is None else list(victims)
+        self._mark = 0
         self._random = random.Random(seed)
 
     def run(self) -> None:
@@ -118,8 +124,24 @@ class Drill:
         self._settle()
 
     def _kill(self) -> None:
-        time.sleep(self._random.uniform(*KILL_S))
-        role = self._random.choice(ROLES)
+        if self._victims is None:
+            time.sleep(self._random.uniform(*KILL_S))
+            self._kill_one(self._random.choice(ROLES))
+        elif self._victims and self._wait_for_more():
+            self._kill_one(self._victims.pop(0))
+        else:
+            time.sleep(0.05)
+
+    def _wait_for_more(self) -> bool:
+        """Until there were `EVERY` outcomes since the last time; False where all jobs were submitted before."""
+        while (told := len(self.history.jobs) + len(self.history.acknowledged)) < self._mark + EVERY:
+            if len(self.history.jobs) == self._jobs:
+                return False
+            time.sleep(0.01)
+        self._mark = told
+        return True
+
+    def _kill_one(self, role: str) -> None:
         pids = self.served.pids(role)
         if pids:
             with contextlib.suppress(ProcessLookupError):
@@ -261,21 +283,25 @@ def judge(drill: Drill, tally: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def tally_platform(directory: Path, *arguments: str) -> Iterator[tuple[Served, Path]]:
+def tally_platform(directory: Path, *arguments: str, program: str = "hyperion") -> Iterator[tuple[Served, Path]]:
     """A platform that serves the model, and where that writes. `arguments` are further paths and options."""
     tally, model = directory / "executions", directory / "tally"
     tally.touch()
     shutil.copytree(MODEL, model, dirs_exist_ok=True)
     (model / "hyperion.yaml").write_text(json.dumps({"name": "tally", "env": {"TALLY": str(tally)}}))
     # The model writes where models must not.
-    with Served(directory / "home", model, options=arguments, env={"HYPERION_SANDBOX": "off"}) as served:
+    env = {"HYPERION_SANDBOX": "off"}
+    with Served(directory / "home", model, options=arguments, env=env, program=program) as served:
         yield served, tally
 
 
-def run_drill(directory: Path, jobs: int, seconds: float, seed: int, *options: str) -> dict[str, Any]:
-    """Everything, and the verdict."""
-    with tally_platform(directory, *options) as (served, tally):
-        drill = Drill(served, jobs, seconds, seed)
+def run_drill(
+    directory: Path, jobs: int, seconds: float, seed: int, *options: str, victims: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Everything, and the verdict. With `victims` leases are short, as who has died is waited for."""
+    program = "hyperion" if victims is None else "tests.e2e.hasty_serve"
+    with tally_platform(directory, *options, program=program) as (served, tally):
+        drill = Drill(served, jobs, seconds, seed, victims)
         drill.run()
         return judge(drill, tally)
 

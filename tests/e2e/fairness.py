@@ -198,6 +198,7 @@ def compare_tenants(stage: Stage, seconds: float, rounds: int) -> dict[str, Any]
         name = f"p{share * 100:.0f}"
         one, two = quantile(alone, share), quantile(beside, share)
         found[name] = {"alone_ms": one, "beside_ms": two, "ratio": round(two / one, 3)}
+    found["noisy_p50_ms"] = quantile([outcome for outcome in noise if outcome.status == 200], 0.5)
     return found
 
 

@@ -73,7 +73,8 @@ class Operated(Served):
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operated]:
     home = tmp_path_factory.mktemp("access") / "home"
     options = ("--require-auth", "--access-log", "--log-format", "json")
-    with Operated(home, MODELS / "sums", MODELS / "countdown", options=options) as served:
+    models = (MODELS / "sums", MODELS / "countdown")
+    with Operated(home, *models, options=options, program="tests.e2e.hasty_serve") as served:
         yield served
 
 

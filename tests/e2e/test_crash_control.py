@@ -12,7 +12,7 @@ from tests.services import needs_postgres
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
-SAMPLES = 3
+SAMPLES = 2
 WRITES = {"begin", "commit", "committed", "ledger.state", "rollout.put", "rollout.command", "rollout.done"}
 
 
@@ -37,6 +37,6 @@ def test_a_platform_whose_control_is_killed_in_its_writes_serves_every_request_a
 
 def test_of_two_platforms_on_one_database_one_leads_and_the_other_takes_over() -> None:
     needs_postgres()
-    seen = kill_leaders(3, 0)
+    seen = kill_leaders(2, 0, takeover_s=30.0)  # how fast it is, the long version says
     assert seen["problems"] == []
-    assert seen["leaders"] == 4
+    assert seen["leaders"] == 3

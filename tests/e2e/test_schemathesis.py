@@ -23,7 +23,7 @@ from tests.services import needs_module
 
 schemathesis = needs_module("schemathesis", extra="dev")
 
-EXAMPLES = int(os.environ.get("HYPERION_FUZZ_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("HYPERION_FUZZ_EXAMPLES", "4"))
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120 + 60 * EXAMPLES)]
 
 MODELS = Path(__file__).parent / "models"
@@ -48,10 +48,17 @@ FLAT = [{"start": 3}, {"start": [2]}, {"a": [1, 2], "b": [3, 4]}, {"text": "ab"}
 STREAMS = ("/watch", "/live")  # they go on until their readers leave
 
 
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    with Served(tmp_path / "home", MODELS) as served:
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    with Served(tmp_path_factory.mktemp("fuzzed") / "home", MODELS) as served:
         yield served
+
+
+def test_the_inference_api_answers_whatever_its_document_lets_one_send(served: Served) -> None:
+    document = yaml.safe_load((ROOT / "docs" / "inference.openapi.yaml").read_text())
+    narrow_tensors(document)
+    said = try_all(served, document, served.url, {})
+    assert {200, 400, 404} <= set(said), said
 
 
 def test_the_management_api_answers_whatever_its_document_lets_one_send(served: Served) -> None:
@@ -69,13 +76,6 @@ def test_the_management_api_answers_whatever_its_document_lets_one_send(served: 
     with Api(served) as api:
         assert api.ask("GET", "ledger/entries?limit=1")["items"]
         assert api.ask("POST", "ledger/verify", {})["ok"]
-
-
-def test_the_inference_api_answers_whatever_its_document_lets_one_send(served: Served) -> None:
-    document = yaml.safe_load((ROOT / "docs" / "inference.openapi.yaml").read_text())
-    narrow_tensors(document)
-    said = try_all(served, document, served.url, {})
-    assert {200, 400, 404} <= set(said), said
 
 
 def narrow_resources(schemas: dict[str, Any], directory: Path) -> None:

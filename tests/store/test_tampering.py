@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import random
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from hyperion.store.checkpoint import Signer, Verifier, note_of
 from tests.store.places import Place
 
 SIZE = 64
-TAMPERINGS = 100_000
+TAMPERINGS = int(os.environ.get("HYPERION_TAMPERINGS", "20000"))  # a hundred thousand take ten seconds
 SIGNER = Signer("hyperion/ledger/ab", b"\7" * 32)
 FORGER = Signer("hyperion/ledger/ab", b"\1" * 32)
 AUDIT = Audit(Verifier(SIGNER.vkey))
@@ -192,7 +193,7 @@ def test_a_ledger_that_nobody_touched_is_good() -> None:
     assert AUDIT.run([], GOOD.tails[0]) == Findings(True, 0, merkle.EMPTY_ROOT.hex())
 
 
-def test_100000_random_tamperings_are_all_found_at_their_first_entry() -> None:
+def test_random_tamperings_are_all_found_at_their_first_entry() -> None:
     chance = random.Random(20261121)
     missed = []
     for number in range(TAMPERINGS):
