@@ -1,6 +1,7 @@
 """Tables and models of the batch tests: rows whose answers are known, in every format, and models that sum them."""
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,13 @@ Row = dict[str, Any]
 
 
 class TinyModels:
-    """Models of four columns that answer with their sum: `plain`; `slow`, a tenth of a second a batch; `picky`, which
+    """Models of four columns that answer with their sum: `plain`; `slow`, 50 ms a batch; `picky`, which
     raises for rows whose first column is 20; `fatal`, which ends its process for them."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self.plain = self._write("plain", "pass")
-        self.slow = self._write("slow", "time.sleep(0.1)")
+        self.slow = self._write("slow", "time.sleep(0.05)")
         self.picky = self._write("picky", 'if (x[:, 0] == 20).any(): raise ValueError("cannot read this one")')
         self.fatal = self._write("fatal", "if (x[:, 0] == 20).any(): import os; os._exit(9)")
 
@@ -76,6 +77,16 @@ def read_table(path: Path) -> list[Row]:
         found: list[Row] = pyarrow.csv.read_csv(path).to_pylist()
         return found
     found = pyarrow.parquet.read_table(path).to_pylist()
+    return found
+
+
+def wait_for_parts(out: Path, count: int) -> int:
+    """How many parts the journal of an unfinished run notes, once there are so many."""
+    journal = out.with_name(out.name + ".hyperion-batch") / "journal.jsonl"
+    deadline = time.monotonic() + 60.0
+    while (found := journal.read_text().count("part {") if journal.exists() else 0) < count:
+        assert time.monotonic() < deadline, f"{found} parts after a minute"
+        time.sleep(0.01)
     return found
 
 

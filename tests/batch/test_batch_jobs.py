@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.batch.tables import TinyModels, make_rows, read_ids_and_answers, write_table
+from tests.batch.tables import TinyModels, make_rows, read_ids_and_answers, wait_for_parts, write_table
 from tests.e2e.admin_client import Api, Refused, wait_until
 from tests.e2e.served import Served, command_line
 
@@ -53,7 +53,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     databases = directory / "databases.toml"
     databases.write_text(f'lake = "sqlite:///{directory / "lake.db"}"\n')
     options = ("--batch-dirs", str(data), "--batch-databases", str(databases))
-    with Served(directory / "home", options=options) as served, Api(served) as api:
+    program = "tests.e2e.hasty_serve"
+    with Served(directory / "home", options=options, program=program) as served, Api(served) as api:
         models = TinyModels(directory / "models")
         for version, path in (("1", models.plain), ("2", models.slow), ("3", models.picky)):
             api.push("tiny", version, path)
@@ -89,13 +90,22 @@ def test_applying_the_same_again_runs_nothing_and_another_spec_runs_anew(stage: 
 def test_a_killed_worker_and_a_killed_control_cost_a_job_no_row(stage: Stage) -> None:
     out = stage.data / "killed.parquet"
     stage.apply("killed", model="tiny@2", target=str(out), chunk_rows=20, batch_rows=10)
-    seen = 0
+    parts = 0
     for role in ("worker", "control", "worker"):
         stage.wait("killed", "running")
-        wait_until(lambda: _rows(stage.status("killed")) > seen, timeout_s=30.0)  # noqa: B023
-        seen = _rows(stage.status("killed"))
-        pids = stage.workers("killed") if role == "worker" else stage.served.pids("control")
-        os.kill(pids[0], signal.SIGKILL)
+        parts = wait_for_parts(out, parts + 1)
+        (worker,) = stage.workers("killed")
+        if role == "worker":
+            os.kill(worker, signal.SIGKILL)
+            wait_until(lambda: stage.workers("killed") not in ([], [worker]), timeout_s=30.0)  # noqa: B023
+            continue
+        (control,) = stage.served.pids("control")
+        os.kill(worker, signal.SIGSTOP)  # or it would have come to its end before control is there again
+        os.kill(control, signal.SIGKILL)
+        wait_until(lambda: stage.served.pids("control") not in ([], [control]), timeout_s=30.0)  # noqa: B023
+        assert stage.wait("killed", "running")["generation"] == 1
+        assert stage.workers("killed") == [worker], "control has adopted it"
+        os.kill(worker, signal.SIGCONT)
     status = stage.wait("killed", "succeeded", "failed")
     assert (status["state"], status["summary"]["rows"]) == ("succeeded", ROWS)
     assert 0 < status["summary"]["scored_rows"] < ROWS, "it began from the beginning"
@@ -104,7 +114,7 @@ def test_a_killed_worker_and_a_killed_control_cost_a_job_no_row(stage: Stage) ->
 
 def test_deleting_a_job_stops_it(stage: Stage) -> None:
     out = stage.data / "deleted.parquet"
-    stage.apply("deleted", model="tiny@2", target=str(out), chunk_rows=20, batch_rows=10)
+    stage.apply("deleted", model="tiny@2", target=str(out), chunk_rows=20, batch_rows=2)
     stage.wait("deleted", "running")
     wait_until(lambda: bool(stage.workers("deleted")), timeout_s=30.0)
     stage.api.ask("DELETE", "batchjobs/deleted")
@@ -171,7 +181,3 @@ def test_what_a_job_may_not_do_is_refused_when_it_is_applied(stage: Stage, spec:
         stage.apply("refused", **json.loads(text))
     assert why in json.loads(refused.value.detail)["error"]
     assert 400 <= refused.value.status < 500
-
-
-def _rows(status: Any) -> int:
-    return int(status["progress"]["rows"]) if "progress" in status else -1

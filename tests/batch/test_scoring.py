@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 
 from hyperion.batch.run import Run
 from hyperion.batch.start import Setup, run_batch
-from hyperion.schema.batch import Summary
+from hyperion.schema.batch import Progress, Summary
 from hyperion.schema.config import ControlConfig
 from hyperion.schema.errors import Conflict, HyperionError, InvalidConfig, ModelFailed, SchemaMismatch, StorageFailed
 from hyperion.schema.resource import BatchJobSpec
@@ -38,6 +38,7 @@ class Bench:
         self.run_dir = directory / "run"
         self.run_dir.mkdir()
         self.started: Callable[[Run], None] = lambda _run: None
+        self.stop_at = 0  # stop the run once so many rows are done
 
     def score(self, source: str | Path, target: str | Path, restart: bool = False, **spec: Any) -> Summary:
         done = self.try_score(source, target, restart, **spec)
@@ -49,7 +50,17 @@ class Bench:
         values = {"model": str(self.models.plain), "columns": columns, "chunk_rows": 40, "batch_rows": 16, **given}
         platform = ControlConfig(str(self.directory), str(self.directory / "home"))
         setup = Setup(platform, self.run_dir, workers=1, restart=restart)
-        return run_batch(BatchJobSpec(str(source), str(target), **values), setup, lambda _: None, self.started)
+        runs: list[Run] = []
+
+        def started(run: Run) -> None:
+            runs.append(run)
+            self.started(run)
+
+        def tell(progress: Progress) -> None:
+            if 0 < self.stop_at <= progress.rows:
+                runs[0].stop()
+
+        return run_batch(BatchJobSpec(str(source), str(target), **values), setup, tell, started)
 
     def table(self, name: str, rows: int = ROWS) -> Path:
         return write_table(self.directory / name, make_rows(rows))
@@ -118,14 +129,10 @@ def test_a_table_without_rows_makes_a_table_without_rows(bench: Bench) -> None:
 
 def test_a_run_that_was_stopped_goes_on_and_computes_only_what_is_left(bench: Bench) -> None:
     source, out = bench.table("in.parquet"), bench.directory / "out.parquet"
-
-    def stop_soon(run: Run) -> None:
-        threading.Timer(1.0, run.stop).start()
-
-    bench.started = stop_soon
+    bench.stop_at = 40
     assert bench.try_score(source, out, model=str(bench.models.slow)) is None
     assert not out.exists(), "nothing is there before everything is"
-    bench.started = lambda _run: None
+    bench.stop_at = 0
     done = bench.score(source, out, model=str(bench.models.slow))
     assert 0 < done.scored_rows < done.rows == ROWS
     assert read_ids_and_answers(out) == {row["id"]: row["sum"] for row in make_rows(ROWS)}
@@ -144,9 +151,9 @@ def test_a_finished_run_is_not_done_again_unless_its_result_is_gone(bench: Bench
 def test_a_torn_journal_and_a_torn_part_cost_their_chunk_and_no_more(bench: Bench) -> None:
     source, out = bench.table("in.parquet"), bench.directory / "out.jsonl"
     bench.score(source, bench.directory / "whole.jsonl")
-    bench.started = lambda run: threading.Timer(1.0, run.stop).start() and None  # type: ignore[func-returns-value]
+    bench.stop_at = 40
     assert bench.try_score(source, out, model=str(bench.models.slow)) is None
-    bench.started = lambda _run: None
+    bench.stop_at = 0
     aside = bench.directory / "out.jsonl.hyperion-batch"
     journal = aside / "journal.jsonl"
     lines = journal.read_bytes().split(b"\n")
@@ -398,10 +405,10 @@ def test_a_query_is_scored_into_a_table_exactly_once_however_often_it_is_interru
         with pytest.raises(InvalidConfig, match="cannot be read and written at once"):
             bench.score(place, place, **slow)
     target = place.replace("some.db", "other.db")
-    bench.started = lambda run: threading.Timer(0.8, run.stop).start() and None  # type: ignore[func-returns-value]
-    for _attempt in range(2):
+    for rows in (40, 120):
+        bench.stop_at = rows
         assert bench.try_score(place, target, **slow) is None
-    bench.started = lambda _run: None
+    bench.stop_at = 0
     done = bench.score(place, target, **slow)
     assert 0 < done.scored_rows < done.rows == ROWS
     engine = sqlalchemy.create_engine(target.removeprefix("sql:"))
@@ -416,9 +423,9 @@ def test_a_query_is_scored_into_a_table_exactly_once_however_often_it_is_interru
 def test_rows_of_a_query_that_changed_since_they_were_scored_are_noticed(bench: Bench, database: str) -> None:
     spec = {"query": QUERY, "keep": ("id",), "model": str(bench.models.slow)}
     out = bench.directory / "out.parquet"
-    bench.started = lambda run: threading.Timer(1.0, run.stop).start() and None  # type: ignore[func-returns-value]
+    bench.stop_at = 40
     assert bench.try_score(f"sql:{database}", out, **spec) is None
-    bench.started = lambda _run: None
+    bench.stop_at = 0
     engine = sqlalchemy.create_engine(database)
     with engine.begin() as connection:
         connection.execute(sqlalchemy.text("update given set x1 = 9 where id = 3"))
