@@ -15,7 +15,7 @@ from hyperion.control import stream_kafka
 from hyperion.control import streams as streams_module
 from hyperion.control.stream_kafka import KafkaReader
 from hyperion.control.stream_source import read_source
-from hyperion.control.streams import Streams
+from hyperion.control.streams import Streams, Told
 from hyperion.schema.errors import MissingExtra, StorageFailed, UpstreamFailed
 from hyperion.schema.job import StoredAnswer, StoredRequest
 from hyperion.store import job_payloads, jobs
@@ -33,12 +33,10 @@ def broker() -> Iterator[Broker]:
 
 
 @pytest.fixture(autouse=True)
-def _in_a_hurry(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (stream_kafka, streams_module):
         monkeypatch.setattr(module, "RETRY_S", 0.2)
     monkeypatch.setattr(stream_kafka, "FETCH_S", 0.2)
-    if broker.is_own:  # Kafka allows no shorter sessions; this waits for one, almost, when a group's last member left
-        monkeypatch.setattr(stream_kafka, "SESSION_S", 1.5)
 
 
 @pytest.fixture
@@ -104,7 +102,7 @@ async def test_each_message_is_a_job_with_its_body_its_key_and_the_headers_that_
     topic = broker.topic()
     headers = [("Content-Type", b"application/json"), ("traceparent", "00-1"), ("x-request-id", None), ("other", b"x")]
     await beside(lambda: broker.fill(topic, [b"{}"], headers=headers))
-    following = Following(database, f"kafka://{broker.address}/{topic}/of-{topic}?endpoint=e&tenant=t&reply=r")
+    following = Following(database, broker.url(topic, f"of-{topic}", "endpoint=e&tenant=t&reply=r"))
     async with following.running():
         await until(lambda: len(requests(database)) == 1, lambda: following.log)
     [request] = requests(database)
@@ -121,7 +119,7 @@ async def test_neither_a_tombstone_nor_a_message_that_is_too_large_stops_the_str
     monkeypatch.setattr(streams_module, "MAX_PAYLOAD_BYTES", 1000)
     topic = broker.topic(1)
     await beside(broker.fill, topic, [b"first", None, b"x" * 1001, b"last"])
-    following = Following(database, f"kafka://{broker.address}/{topic}/of-{topic}?endpoint=e")
+    following = Following(database, broker.url(topic, f"of-{topic}", "endpoint=e"))
     async with following.running():
         await until(lambda: len(requests(database)) == 3, lambda: following.log)
     assert bodies(database) == [b"", b"first", b"last"]
@@ -132,7 +130,7 @@ async def test_neither_a_tombstone_nor_a_message_that_is_too_large_stops_the_str
 
 async def test_over_rebalances_and_restarts_each_message_is_one_job(broker: Broker, database: Database) -> None:
     topic, count = broker.topic(4), 0
-    url = f"kafka://{broker.address}/{topic}/of-{topic}?endpoint=e"
+    url = broker.url(topic, f"of-{topic}", "endpoint=e")
     first, second = Following(database, url), Following(database, url)
     async with second.running():
         async with first.running():
@@ -154,7 +152,7 @@ async def test_messages_that_are_delivered_again_are_the_same_jobs(
 ) -> None:
     topic = broker.topic()
     await beside(broker.fill, topic, numbered(100))
-    url = f"kafka://{broker.address}/{topic}/of-{topic}?endpoint=e"
+    url = broker.url(topic, f"of-{topic}", "endpoint=e")
     with monkeypatch.context() as patched:  # as if it died each time before it could commit
         patched.setattr(KafkaReader, "_commit", lambda self: None)
         first = Following(database, url)
@@ -176,7 +174,7 @@ async def test_messages_that_are_delivered_again_are_the_same_jobs(
 
 async def test_while_too_many_jobs_wait_nothing_is_taken_and_then_all_is(broker: Broker, database: Database) -> None:
     topic = broker.topic()
-    following = Following(database, f"kafka://{broker.address}/{topic}/of-{topic}?endpoint=e")
+    following = Following(database, broker.url(topic, f"of-{topic}", "endpoint=e"))
     following.full = True
     await beside(broker.fill, topic, numbered(300))
     async with following.running():
@@ -211,7 +209,7 @@ async def test_what_the_store_could_not_take_comes_again(
             raise StorageFailed("the disk is full")
 
     monkeypatch.setattr(jobs, "put_many", fail_once)
-    following = Following(database, f"kafka://{broker.address}/{topic}/of-{topic}?endpoint=e")
+    following = Following(database, broker.url(topic, f"of-{topic}", "endpoint=e"))
     await beside(broker.fill, topic, numbered(30))
     async with following.running():
         await until(lambda: len(requests(database)) == 30, lambda: following.log)
@@ -245,7 +243,7 @@ async def test_a_broker_that_was_away_and_is_back_loses_no_message_and_no_answer
 ) -> None:
     with own_broker() as broker:
         topic, out = broker.topic(), broker.topic()
-        url = f"kafka://{broker.address}/{topic}/of-{topic}?endpoint=e&reply={out}"
+        url = broker.url(topic, f"of-{topic}", f"endpoint=e&reply={out}")
         following = Following(database, url)
         await beside(broker.fill, topic, numbered(20))
         async with following.running():
@@ -294,6 +292,18 @@ async def test_a_password_that_is_refused_is_not_in_the_log(
     written = "".join((*following.log, *capfd.readouterr()))
     assert written
     assert "s3cr3t" not in written
+
+
+def test_each_kind_of_trouble_is_said_once_while_it_lasts() -> None:
+    said: list[str] = []
+    told = Told(said.append)
+    for _ in range(3):  # messages come, but cannot be acknowledged
+        told.tell("commit", "no")
+        told.end_round()
+    assert said == ["no"]
+    told.end_round()
+    told.tell("commit", "no again")
+    assert said == ["no", "no again"]
 
 
 async def test_without_the_library_the_extra_is_named(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

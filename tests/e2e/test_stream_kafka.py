@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.admin_client import Api
 from tests.e2e.crash_jobs import body_of, executions, tally_platform
 from tests.e2e.kafka_broker import Broker, any_broker
 
 COUNT = 200
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0  # what was being published when control died is published again after a minute
+PASSWORD = "s3cr3t"
 
 
 @pytest.fixture
@@ -24,12 +26,14 @@ def broker() -> Iterator[Broker]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 def test_every_message_is_one_job_and_every_answer_one_message(broker: Broker, tmp_path: Path) -> None:
     topic, out = broker.topic(), broker.topic()
     broker.fill(topic, [body_of(f"m{number}") for number in range(COUNT)])
-    url = f"kafka://{broker.address}/{topic}/scorer?endpoint=tally&reply={out}"
-    with tally_platform(tmp_path, "--streams", url) as (served, tally):
+    url = broker.url(topic, "scorer", f"endpoint=tally&reply={out}")
+    # No broker here knows this one, and the test cluster not even how to ask.
+    refused = f"kafka://ada:{PASSWORD}@{broker.address}/{topic}/refused?endpoint=tally"
+    with tally_platform(tmp_path, "--streams", f"{url},{refused}") as (served, tally):
         deadline = time.monotonic() + PATIENCE_S
         while len(executions(tally)) < 50:  # one is the warm-up
             assert time.monotonic() < deadline, served.tail()
@@ -60,3 +64,11 @@ def test_every_message_is_one_job_and_every_answer_one_message(broker: Broker, t
         sent = {f"m{number}": str(number) for number in range(COUNT)}
         assert said == sent | {f"late{number}": str(number) for number in range(20)}
         assert copies <= 16, "as many as were being published when it died"
+        with Api(served) as api:
+            shown = json.dumps([api.ask("GET", "config"), api.ask("GET", "jobs")])
+        said_so = f"stream {topic}/refused: _"
+        while said_so not in served.log.read_text():
+            assert time.monotonic() < deadline, served.tail()
+            time.sleep(0.02)
+    assert broker.address in shown
+    assert PASSWORD not in shown + served.log.read_text()

@@ -38,7 +38,7 @@ def with_jetstream(work: Callable[[Any], Awaitable[Any]]) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(200)
 def test_every_message_is_one_job_and_every_answer_one_message(tmp_path: Path) -> None:
     name = f"TEST{os.getpid()}"
 
@@ -51,7 +51,7 @@ def test_every_message_is_one_job_and_every_answer_one_message(tmp_path: Path) -
     async def answers(stream: Any) -> list[Any]:
         consumer = await stream.pull_subscribe(f"{name}.out", durable="reader", stream=name)
         found: dict[str, Any] = {}
-        ends_s = time.monotonic() + 60
+        ends_s = time.monotonic() + 120  # what was being published when control died is published again in a minute
         while len(found) < COUNT and time.monotonic() < ends_s:
             try:
                 messages = await consumer.fetch(COUNT, timeout=1)

@@ -65,7 +65,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("trusted-proxies", "text", "", "networks whose x-hyperion-tenant is believed, comma-separated"),
     Setting("callback-hosts", "text", "", "private hosts and networks that jobs may call back, comma-separated"),
     Setting(
-        "streams", "text", "", "NATS consumers whose messages become jobs, comma-separated: nats://HOST/STREAM/NAME?…"
+        "streams",
+        "text",
+        "",
+        "whose messages become jobs, comma-separated: nats://HOST/STREAM/CONSUMER?…, kafka://HOST/TOPIC/GROUP?…",
     ),
     Setting("batch-dirs", "text", "", "where batch jobs may read and write, comma-separated (default: nowhere)"),
     Setting("batch-databases", "text", "", "TOML file of NAME = URL: databases that batch jobs may use as sql:NAME"),

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FETCH_S: Final = 1.0
-SESSION_S: Final = 6.0  # the shortest that Kafka allows by default: that long a dead process keeps its partitions
 METADATA_S: Final = 10.0  # within which a topic that is made late is found
 DELIVERY_S: Final = 10.0  # shorter than a callback may take: whoever tries again knows what became of the last try
 LOOK_S: Final = 0.02
@@ -228,8 +227,8 @@ def consumer_config(source: Source) -> dict[str, Any]:
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",  # a new group misses nothing
-        "session.timeout.ms": int(SESSION_S * 1000),
-        "heartbeat.interval.ms": int(SESSION_S * 1000 / 3),
+        "session.timeout.ms": int(source.session_s * 1000),
+        "heartbeat.interval.ms": int(source.session_s * 1000 / 3),
         "topic.metadata.refresh.interval.ms": int(METADATA_S * 1000),
     }
 

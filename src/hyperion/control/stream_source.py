@@ -16,11 +16,14 @@ from hyperion.schema.job import StoredRequest, Submission
 
 BATCH: Final = 64
 RETRY_S: Final = 2.0
+SESSION_S: Final = 6.0  # the shortest that Kafka's brokers allow by default
+LONGEST_SESSION_S: Final = 300.0  # `max.poll.interval.ms`
 KEPT_HEADERS: Final = ("content-type", "inference-header-content-length", "x-request-id", "traceparent", "tracestate")
 SASL: Final = {"plain": "PLAIN", "scram-sha-256": "SCRAM-SHA-256", "scram-sha-512": "SCRAM-SHA-512"}
 _FORMS: Final = (
     "nats://HOST:PORT/STREAM/CONSUMER?endpoint=NAME[&path=…][&tenant=…][&reply=SUBJECT]",
-    "kafka://HOST:PORT/TOPIC/GROUP?endpoint=NAME[&path=…][&tenant=…][&reply=TOPIC][&sasl=…][&tls=true][&ca=FILE]",
+    "kafka://HOST:PORT/TOPIC/GROUP?endpoint=NAME[&path=…][&tenant=…][&reply=TOPIC]"
+    "[&tls=true][&ca=FILE][&sasl=…][&session_s=6]",
 )
 
 Tell = Callable[[str, str], None]
@@ -29,8 +32,10 @@ Tell = Callable[[str, str], None]
 class Source(Struct, frozen=True):
     """A durable consumer whose messages are requests (V2 JSON, or what `path` takes) to an endpoint: in NATS a pull
     consumer of a `stream`, in Kafka a group, `consumer`, of a topic, `stream`. Where `reply` is given, a subject of a
-    stream or a topic, answers are published there. `server` is a URL, maybe with credentials; `sasl` is how they are
-    shown to a broker of Kafka, a key of `SASL`, and `ca` a file of who vouches for it, "" for the system's."""
+    stream or a topic, answers are published there. `server` is a URL, maybe with credentials.
+
+    For Kafka, `sasl` is how credentials are shown, a key of `SASL`; `ca` is a file of who vouches for brokers, "" for
+    the system's; a process that died is in the group for `session_s`."""
 
     server: str
     stream: str
@@ -41,6 +46,7 @@ class Source(Struct, frozen=True):
     reply: str = ""
     sasl: str = ""
     ca: str = ""
+    session_s: float = SESSION_S
 
     @property
     def kind(self) -> str:
@@ -118,7 +124,7 @@ def read_source(url: str) -> Source:
     """
     try:
         source = _read(url)
-    except ValueError:  # a port that is none
+    except ValueError:  # a port or a number that is none
         source = None
     if source is None:
         hidden = re.sub(r"//.*@", "//***@", url)
@@ -133,21 +139,31 @@ def _read(url: str) -> Source | None:
     endpoint = given.pop("endpoint", "")
     path = given.pop("path", f"/v2/models/{endpoint}/infer")
     tenant, reply = given.pop("tenant", ""), given.pop("reply", "")
-    scheme, sasl, ca = parts.scheme, "", ""
+    scheme, sasl, ca, session_s = parts.scheme, "", "", SESSION_S
     if scheme in ("kafka", "kafka+tls"):
         tls = given.pop("tls", "true" if scheme == "kafka+tls" else "false")
         scheme = {"true": "kafka+tls", "false": "kafka"}.get(tls, "")
         sasl, ca = given.pop("sasl", "plain" if parts.username else ""), given.pop("ca", "")
+        session_s = float(given.pop("session_s", session_s))
         # A name without its password, or a way to show what is not there, is a slip.
         if bool(parts.username) != bool(parts.password) or (sasl in SASL) != bool(parts.username):
             return None
-        if sasl not in ("", *SASL) or (ca and scheme != "kafka+tls") or (parts.port or 1) < 1:
+        if sasl not in ("", *SASL) or (ca and scheme != "kafka+tls") or not 1 <= session_s <= LONGEST_SESSION_S:
             return None
     elif scheme != "nats":
         return None
-    if not scheme or not parts.hostname or len(names) != 2 or not all(names) or not endpoint or given:
+    if (
+        not scheme
+        or not parts.hostname
+        or parts.port == 0
+        or len(names) != 2
+        or not all(names)
+        or not endpoint
+        or given
+    ):
         return None
-    return Source(f"{scheme}://{parts.netloc}", names[0], names[1], endpoint, path, tenant, reply, sasl, ca)
+    server = f"{scheme}://{parts.netloc}"
+    return Source(server, names[0], names[1], endpoint, path, tenant, reply, sasl, ca, session_s)
 
 
 def source_of(callback: str) -> Source:

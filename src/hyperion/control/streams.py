@@ -60,27 +60,20 @@ class Streams:
         return 200
 
     async def _follow(self, source: Source) -> None:
-        told: set[str] = set()
-
-        def tell(kind: str, text: str) -> None:
-            """Once of each kind, until messages come again: brokers are away for hours."""
-            if kind not in told:
-                self._log(f"stream {source.stream}/{source.consumer}: {_hide(source, text)}")
-            told.add(kind)
-
+        told = Told(lambda text: self._log(f"stream {source.stream}/{source.consumer}: {_hide(source, text)}"))
         while True:
             try:
-                reader = await self._broker_of(source).open(source, tell)
+                reader = await self._broker_of(source).open(source, told.tell)
                 try:
-                    await self._take(source, reader, told.clear)
+                    await self._take(source, reader, told)
                 finally:
                     await reader.close()
             except Exception as error:  # as above; whatever it is, the messages stay in the stream
                 text = f"{type(error).__name__}: {error}"
-                tell(text, text)
+                told.tell(text, text)
             await asyncio.sleep(RETRY_S)
 
-    async def _take(self, source: Source, reader: Reader, forget: Callable[[], None]) -> None:
+    async def _take(self, source: Source, reader: Reader, told: "Told") -> None:
         while True:
             if self._queued(source.endpoint) >= MOST_QUEUED:
                 await reader.rest()
@@ -90,7 +83,7 @@ class Streams:
                 fitting = [one.job for one in arrived if self._fits(source, one)]
                 await asyncio.to_thread(self._keep, fitting)
                 await reader.acknowledge()
-                forget()
+                told.end_round()
 
     def _fits(self, source: Source, arrived: Arrived) -> bool:
         size_bytes = len(arrived.job.request.body)
@@ -111,6 +104,25 @@ class Streams:
         if source.kind not in self._brokers:
             self._brokers[source.kind] = KINDS[source.kind]()
         return self._brokers[source.kind]
+
+
+class Told:
+    """What went wrong, each kind once while it lasts: brokers are away for hours."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._known: set[str] = set()
+        self._now: set[str] = set()
+
+    def tell(self, kind: str, text: str) -> None:
+        if kind not in self._known:
+            self._log(text)
+        self._known.add(kind)
+        self._now.add(kind)
+
+    def end_round(self) -> None:
+        """Messages came and were acknowledged: what was not told since the last time is over."""
+        self._known, self._now = self._now, set()
 
 
 def _hide(source: Source, text: str) -> str:
