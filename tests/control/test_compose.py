@@ -6,9 +6,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from hyperion.control.compose import Composer, Declared, Wanted, list_held
-from hyperion.control.snapshot import list_needed, served_by_version
+from hyperion.control.release_view import ReleaseView
+from hyperion.control.snapshot import build_snapshot, list_needed, served_by_version
 from hyperion.control.upstreams import Upstreams
 from hyperion.policy.members import name_member
+from hyperion.policy.placement import Placement
+from hyperion.policy.placement_release import ReleasePlacement
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
 from hyperion.schema.protect import Access, Fallback, Graph, GraphStep, Protection, Upstream
 from hyperion.schema.release import Split, Track
@@ -104,6 +107,27 @@ async def test_a_soft_step_may_be_missing_and_a_hard_one_says_why_it_is() -> Non
     assert list_needed(looks.published) == {name_member("both", "hard"), name_member("both", "soft")}
     looks.look(both, served=(runs("both~soft", internal=True),))
     assert (looks.find("both"), looks.state("both")[0]) == (None, "LOADING")
+
+
+async def test_a_row_of_the_index_says_who_may_see_it_though_nothing_is_served() -> None:
+    looks = Looks()
+    acme = Access(tenants=("acme",))
+    upstream = Endpoint(Metadata("far"), EndpointSpec(upstream=Upstream("http://127.0.0.1:9"), access=acme))
+    missing = graph("missing", GraphStep("a", endpoint="nobody"), access=acme)
+    looks.look(upstream, missing, far("open"))
+    assert {state.name: state.access for state in looks.published.index} == {
+        "far": acme,
+        "missing": acme,
+        "open": None,
+    }
+    view = ReleaseView(
+        "halted",
+        ReleasePlacement((), (), (), {}, (ModelState("halted", "1", "UNAVAILABLE"),)),
+        {},
+        protection=Protection(access=acme),
+    )
+    built = build_snapshot(2, Placement(), {}, {}, (view,))
+    assert [state.access for state in built.index] == [acme]
 
 
 async def test_an_upstream_step_must_be_one() -> None:

@@ -209,6 +209,13 @@ def test_a_rotated_key_counts_within_seconds_and_an_issuer_that_is_gone_locks_no
 # --- rules of endpoints and tenants ---
 
 
+def index_over_grpc(platform: Operated, headers: dict[str, str]) -> bytes:
+    with grpc.insecure_channel(platform.grpc) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/RepositoryIndex")
+        index: bytes = call(b"", timeout=20, metadata=tuple(headers.items()))
+    return index
+
+
 @pytest.fixture(scope="module")
 def guarded(platform: Operated) -> Callable[[str], None]:
     """Applies the endpoint `guarded` with these rules. That it serves is waited for once."""
@@ -236,7 +243,10 @@ def test_rules_of_a_live_endpoint_hold_as_soon_as_they_are_applied(
     guarded("access: {tenants: [acme]}")
     wait_until(lambda: said() == (UNKNOWN, OK, REFUSED))
     assert platform.get("/v2/models/guarded", other).status == 403
-    assert b'"guarded"' in platform.get("/v2/models", acme).body
+    for who, seen in ((acme, True), (other, False)):
+        assert (b'"guarded"' in platform.get("/v2/models", who).body) is seen
+        assert (b'"guarded"' in platform.post("/v2/repository/index", {}, who).body) is seen
+        assert (b"guarded" in index_over_grpc(platform, who)) is seen
     guarded("access: {tenants: [acme]}, limits: {per_tenant: {requests_per_second: 0.001, burst: 2}}")
     wait_until(lambda: said()[1] == LIMITED)
     answer = platform.post("/v2/models/guarded/infer", SUMS, acme)

@@ -59,6 +59,7 @@ class NumpyPipeline:
 
     def __init__(self) -> None:
         self.ready = True
+        self.listing = self
         self.submitted: list[dict[str, Any]] = []
         self.refusals: list[HyperionError] = []
         self.held: list[tuple[InferenceCall, Reply]] = []
@@ -146,8 +147,8 @@ class NumpyPipeline:
         signature = Signature(SIGNATURE.inputs, SIGNATURE.outputs, streams=model == "parts")
         return ServedVersion("1", DIGEST, 1, "numpy", signature, ModelOptions(), ()), ("1",)
 
-    def index(self) -> tuple[ModelState, ...]:
-        return (ModelState("double", "1", "READY"), ModelState("broken", "1", "UNAVAILABLE", "bad file"))
+    def index(self, _headers: Mapping[bytes, bytes], _peer: Peer) -> list[ModelState]:
+        return [ModelState("double", "1", "READY"), ModelState("broken", "1", "UNAVAILABLE", "bad file")]
 
     async def load(self, model: str, parameters: Mapping[str, Any]) -> None:
         if model == "broken":

@@ -210,7 +210,7 @@ async def test_a_bug_of_ours_costs_its_request_and_shows_only_an_id(
     obedient: ServedVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(("obedient", obedient)) as gateway:
-        monkeypatch.setattr(gateway.pipeline, "models", lambda: 1 / 0)
+        monkeypatch.setattr(gateway.pipeline.listing, "models", lambda *_: 1 / 0)
         monkeypatch.setattr(gateway.routes, "_scrape", lambda: 1 / 0)
         with await gateway.connect() as client:
             for path in ("/v2/models", "/metrics"):

@@ -76,7 +76,11 @@ class Composer:
         graphs = [one for one in declared if one.spec.graph is not None]
         states |= _serve_graphs(graphs, served, old, wanted.reasons)
         models = tuple(served.values())
-        index = (*new.index, *(states[one.metadata.name] for one in declared))
+        shown = [
+            msgspec.structs.replace(states[one.metadata.name], access=protection_of(one.spec).access)
+            for one in declared
+        ]
+        index = (*new.index, *shown)
         return msgspec.structs.replace(new, models=models, index=index)
 
     def _serve_upstream(

@@ -218,7 +218,9 @@ class Look:
         empty = ReleasePlacement((), (), (), {}, index)
         done = tuple((row.id, f"refused: {self.desired.error}") for row in self.commands)
         change = Change(self.name, done=done) if done else None
-        return ReleaseView(self.name, empty, {}, internal=self.desired.internal), change, self.now + IDLE_LOOK_S
+        protection = protection_of(self.desired.endpoint.spec)
+        view = ReleaseView(self.name, empty, {}, protection=protection, internal=self.desired.internal)
+        return view, change, self.now + IDLE_LOOK_S
 
     def _delete(self) -> tuple[ReleaseView, Change | None, float]:
         placement = place_release(self.name, [], self.seen, {})

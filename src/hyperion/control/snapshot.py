@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
+from msgspec.structs import replace
+
 from hyperion.control.release_view import ReleaseView
 from hyperion.policy.members import name_fallback, name_member
 from hyperion.policy.placement import Placement, ServedReplicas, choose_default
@@ -31,7 +33,7 @@ def build_snapshot(
     index = list(placement.index)
     for view in releases:
         if not view.internal:  # a member is its owner's business
-            index += view.placement.index
+            index += [replace(state, access=view.protection.access) for state in view.placement.index]
         if view.default:
             models.append(_build_model(view, runners, hellos))
     if carried is not None:

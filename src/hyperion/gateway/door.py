@@ -5,7 +5,7 @@ was used up, how much memory caches may hold) is here.
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from hyperion.gateway.cache import ResponseCache
@@ -19,8 +19,9 @@ from hyperion.gateway.limit_book import LimitBook
 from hyperion.gateway.limits import Limiter
 from hyperion.gateway.pending import PendingCall
 from hyperion.gateway.shared_cache import SharedCache, SharedStore
+from hyperion.policy.access import shows
 from hyperion.schema.errors import Forbidden, HyperionError, MissingExtra, Unauthenticated
-from hyperion.schema.protect import Protection
+from hyperion.schema.protect import Access, Protection
 from hyperion.schema.snapshot import ServedModel, Snapshot
 
 
@@ -92,6 +93,14 @@ class Door:
             raise Unauthenticated(f"this needs credentials; {HINT}")
         if scope and scope not in caller.scopes and "admin" not in caller.scopes:
             raise Forbidden(f'{caller.subject} lacks the scope "{scope}" that this needs')
+
+    def shows(self, rules: Sequence[Access | None], headers: Mapping[bytes, bytes], peer: Peer) -> list[bool]:
+        """For lists: of endpoints with these rules, which ones the caller may know of. Raises Unauthenticated for wrong
+        credentials, wherever anybody's count."""
+        if not self._everywhere and all(access is None for access in rules):
+            return [True] * len(rules)
+        who = self._identities.identify(headers, peer)
+        return [shows(access, self.required, who.anonymous, who.tenant, who.scopes, who.claims) for access in rules]
 
     def look_at_deadlines(self, now_ns: int) -> None:
         """Ends waiters whose deadline has passed. Called before the pools look at theirs."""

@@ -59,7 +59,7 @@ class InferenceCalls:
             "ServerMetadata": self._for("", _quick(self._server_metadata)),
             "ModelReady": _quick(self._model_ready),
             "ModelMetadata": Method(self._model_metadata),
-            "RepositoryIndex": self._for("", _quick(self._index)),
+            "RepositoryIndex": self._for("", Method(self._index)),
             "RepositoryModelLoad": self._for("deploy", _slow(self._load)),
             "RepositoryModelUnload": self._for("deploy", _slow(self._unload)),
             "ModelInfer": Method(self.model_infer, counted=True),
@@ -201,9 +201,13 @@ class InferenceCalls:
 
         _answer(call, message, answer)
 
-    def _index(self, request: bytes) -> bytes:
-        only_ready = decode_index_request(request)
-        return encode_index([row for row in self._pipeline.index() if row.state == "READY" or not only_ready])
+    def _index(self, call: UnaryCall, message: Buffer) -> None:
+        def answer(request: bytes) -> bytes:
+            only_ready = decode_index_request(request)
+            rows = self._pipeline.listing.index(call.head.headers, call.connection.peer)
+            return encode_index([row for row in rows if row.state == "READY" or not only_ready])
+
+        _answer(call, message, answer)
 
     async def _load(self, request: bytes) -> bytes:
         model, parameters = decode_repository(request, self._limits)

@@ -292,7 +292,11 @@ class HttpRoutes:
         exchange.respond(200 if self._pipeline.is_ready() else 503, JSON, b"{}")
 
     def _models(self, exchange: Exchange, _target: Target) -> None:
-        exchange.respond(200, JSON, orjson.dumps({"models": self._pipeline.models()}))
+        exchange.respond(
+            200,
+            JSON,
+            orjson.dumps({"models": self._pipeline.listing.models(exchange.headers, exchange.connection.peer)}),
+        )
 
     def _model(self, exchange: Exchange, target: Target) -> None:
         served, versions = self._pipeline.show(target.model, target.version, exchange.headers, exchange.connection.peer)
@@ -312,7 +316,8 @@ class HttpRoutes:
 
     def _index(self, exchange: Exchange, _target: Target) -> None:
         only_ready = decode_index_request(exchange.body, self._limits)
-        states = [row for row in self._pipeline.index() if not only_ready or row.state == "READY"]
+        rows = self._pipeline.listing.index(exchange.headers, exchange.connection.peer)
+        states = [row for row in rows if not only_ready or row.state == "READY"]
         exchange.respond(200, JSON, encode_index(states))
 
     def _load(self, exchange: Exchange, target: Target) -> None:

@@ -12,6 +12,7 @@ from hyperion.gateway.admit import admit
 from hyperion.gateway.caller import ANONYMOUS, UNKNOWN_PEER, Peer
 from hyperion.gateway.door import Door
 from hyperion.gateway.guard import Visit
+from hyperion.gateway.listing import Listing
 from hyperion.gateway.pending import NO_HEADERS, SHADOW, UNHEARD, PendingCall, Reply
 from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.room import overloaded, refusal_of
@@ -19,7 +20,7 @@ from hyperion.gateway.route import Router
 from hyperion.schema.call import InferenceCall
 from hyperion.schema.errors import HyperionError, NotReady, Overloaded
 from hyperion.schema.events import BatchRecord, RequestRecord
-from hyperion.schema.snapshot import ModelState, ServedVersion
+from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog
 from hyperion.telemetry.metrics import OTHER, Metrics
 
@@ -52,6 +53,7 @@ class Pipeline:
         self._metrics = metrics
         self._log = log
         self._door = door
+        self.listing: Final = Listing(router, door)
         if door is not None:
             door.finished = self.finished
         self.access_log = access_log
@@ -83,6 +85,7 @@ class Pipeline:
             pool = self._router.table.choose(model, version, headers)
         except HyperionError:
             self.check_right("", headers or NO_HEADERS, peer)  # who shows nothing learns nothing of what is served
+            self.listing.check(model, headers or NO_HEADERS, peer)
             raise
         if self.draining:
             raise NotReady("the gateway is shutting down; send the request again", retry_after_s=1.0)
@@ -291,9 +294,7 @@ class Pipeline:
         self, model: str, version: str, headers: Mapping[bytes, bytes], peer: Peer
     ) -> tuple[ServedVersion, tuple[str, ...]]:
         """As `describe`, for a caller. Raises Unauthenticated and Forbidden, too."""
-        pool = self._router.table.find(model, version)
-        if pool.guard is not None:
-            pool.guard.admit(headers, peer)
+        self.listing.check(model, headers, peer)
         return self.describe(model, version)
 
     def describe(self, model: str, version: str) -> tuple[ServedVersion, tuple[str, ...]]:
@@ -305,10 +306,6 @@ class Pipeline:
     def models(self) -> tuple[str, ...]:
         """Names of the models that are served."""
         return tuple(self._router.table.models)
-
-    def index(self) -> tuple[ModelState, ...]:
-        """Every known model and its state, for the repository extension."""
-        return self._router.table.index
 
     async def load(self, model: str, parameters: Mapping[str, Any]) -> None:
         """Loads a model, or loads it again; returns when it serves. Raises HyperionError."""

@@ -43,6 +43,11 @@ class ModelRoute(Struct, frozen=True):
     guard: Guard | None = None
 
 
+def not_served(model: str) -> UnknownModel:
+    """What is said of a name that means nothing here, or nothing to this caller."""
+    return UnknownModel(f'no model "{model}" is served here; GET /v2/models lists those that are')
+
+
 class RouteTable(Struct, frozen=True):
     """What is served now. Replaced whole, never changed. `members` are endpoints that only other endpoints call."""
 
@@ -68,7 +73,7 @@ class RouteTable(Struct, frozen=True):
                     raise NotReady(f'model "{model}" is loading', retry_after_s=1.0)
                 if row.name == model:
                     raise UnknownModel(f'model "{model}" is not loaded: {row.reason or row.state.lower()}')
-            raise UnknownModel(f'no model "{model}" is served here; GET /v2/models lists those that are')
+            raise not_served(model)
         if not version:
             return route.default
         pool = route.versions.get(version)

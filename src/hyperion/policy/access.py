@@ -1,4 +1,5 @@
-"""Whether somebody may call an endpoint. Called by `gateway/guard`, once for each caller and endpoint; pure.
+"""Whether somebody may call an endpoint. Called by `gateway/guard`, once for each caller and endpoint, and by
+`gateway/door` for lists of endpoints; pure.
 
 Deny by default: where credentials are required nobody comes in without them, but to endpoints that let anybody in.
 """
@@ -39,3 +40,25 @@ def forbids(access: Access | None, tenant: str, scopes: Collection[str], claims:
         if given != wanted and not (isinstance(given, list | tuple) and wanted in given):
             return f'the token does not carry the claim "{name}" that it asks for'
     return ""
+
+
+def shows(
+    access: Access | None,
+    required: bool,
+    anonymous: bool,
+    tenant: str,
+    scopes: Collection[str],
+    claims: Mapping[str, Any],
+) -> bool:
+    """Whether lists name an endpoint to a caller: where it may ask it, and where the endpoint has no rules and the
+    caller has credentials, whatever their scopes are. `required` is the gateway's rule for endpoints without one.
+
+    >>> rules = Access(tenants=("acme",))
+    >>> [shows(rules, True, False, tenant, ("infer",), {}) for tenant in ("acme", "other")]
+    [True, False]
+    >>> shows(None, True, False, "other", ("read",), {}), shows(None, True, True, "", ("infer",), {})
+    (True, False)
+    """
+    if anonymous:
+        return not needs_credentials(access, required)
+    return access is None or not forbids(access, tenant, scopes, claims)

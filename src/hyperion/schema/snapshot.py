@@ -4,7 +4,7 @@ good."""
 from msgspec import Struct
 
 from hyperion.schema.model import ModelOptions, Signature
-from hyperion.schema.protect import Directory, Graph, Protection, Upstream
+from hyperion.schema.protect import Access, Directory, Graph, Protection, Upstream
 from hyperion.schema.release import Split
 
 
@@ -47,12 +47,14 @@ class ServedModel(Struct, frozen=True):
 
 
 class ModelState(Struct, frozen=True):
-    """A row of the repository index: state is READY, LOADING, UNAVAILABLE or UNLOADING, as in the extension."""
+    """A row of the repository index: state is READY, LOADING, UNAVAILABLE or UNLOADING, as in the extension. `access`
+    says to whom it is shown, as what is not served has nothing else that does."""
 
     name: str
     version: str
     state: str
     reason: str = ""
+    access: Access | None = None
 
 
 class Snapshot(Struct, frozen=True):
