@@ -100,7 +100,9 @@ class Platform:
                 time.sleep(0.1)
         raise SystemExit(f"{path} did not answer; see {self.directory / 'log'}")
 
-    def drive(self, endpoint: str, distinct: int, seconds: float) -> tuple[float, float]:
+    def drive(
+        self, endpoint: str, distinct: int, seconds: float, connections: int = CONNECTIONS
+    ) -> tuple[float, float]:
         """Answered requests per second, of which none may fail, and the CPU µs of all of the platform's processes per
         request, which say something on a busy machine, too. `distinct` 0 makes every request another one."""
         self.runs += 0 if distinct else 1
@@ -112,7 +114,7 @@ class Platform:
         command = [
             "wrk",
             "-t1",
-            f"-c{CONNECTIONS}",
+            f"-c{connections}",
             f"-d{seconds:g}s",
             "-s",
             str(path),
@@ -178,16 +180,17 @@ def _free_ports(count: int) -> list[int]:
 Side = tuple[Platform, str]
 
 
-def compare(a: Side, b: Side, distinct: int, pairs: int, seconds: float) -> None:
+def compare(a: Side, b: Side, distinct: int, pairs: int, seconds: float, connections: int = CONNECTIONS) -> None:
     """Prints how many times the throughput of the endpoint `b`, and its requests per CPU second, those of `a` are."""
     rates: dict[str, list[float]] = {a[1]: [], b[1]: []}
     costs: dict[str, list[float]] = {a[1]: [], b[1]: []}
     for n in range(pairs):
         for platform, name in (a, b) if n % 2 == 0 else (b, a):
-            rate, cost_us = platform.drive(name, distinct, seconds)
+            rate, cost_us = platform.drive(name, distinct, seconds, connections)
             rates[name].append(rate)
             costs[name].append(cost_us)
     what = f"{distinct} distinct" if distinct else "all unique"
+    what = f"{what} on {connections}"
     medians = ", ".join(f"{name} {np.median(rates[name]):,.0f}/s {np.median(costs[name]):.1f} µs" for name in rates)
-    print(f"{what:13} {a[1]} / {b[1]}: rate {median_ratio(*rates.values())}", end="", flush=True)
+    print(f"{what:18} {a[1]} / {b[1]}: rate {median_ratio(*rates.values())}", end="", flush=True)
     print(f", per CPU {median_ratio(costs[b[1]], costs[a[1]])}  ({medians})", flush=True)

@@ -50,7 +50,7 @@ def test_the_share_that_breaks_even(key_ns: float, compute_ns: float, share: flo
         (Worth(), seen(20_000, 0.0), False),
         (Worth(), seen(20_000, 0.0, compute_ns=50 * MS), True),  # a slow model: the faintest hope pays
         (Worth(), seen(20_000, 0.3), True),
-        (Worth(), seen(20_000, 0.1), False),
+        (Worth(), seen(40_000, 0.1), False),
         (Worth(), seen(20_000, 0.1, compute_ns=MS), True),
         (Worth(), seen(20_000, 0.0, sampled=0.9), True),  # what comes again after long
         (Worth(0.0, 0.0, False), seen(20_000, 0.3), False),  # it would do, but not by the margin

@@ -12,13 +12,13 @@ from typing import Final
 from msgspec import Struct
 
 HALF_LIFE: Final = 2_048.0  # looks after which half of the old share is forgotten
-SAMPLED_HALF_LIFE: Final = 256.0  # the same for the sample: some 8,000 requests
-SAMPLE: Final = 32  # one key of so many is in it
+SAMPLED_HALF_LIFE: Final = 128.0  # the same for the sample: some 16,000 requests
+SAMPLE: Final = 128  # one key of so many is in it
 FIRST_SHARE: Final = 0.5  # believed of a new cache, until it was seen to be wrong
 MARGIN: Final = 2.0  # by which a cache that did not pay has to, lest it come and go
 REST_NS: Final = 1_500.0  # of a look, beside making its key: finding nothing, and keeping the answer
 MISS_NS: Final = 10_000.0  # what a miss costs the gateway and the runner beside the model (bench/micro_gateway.py)
-LOOKS_PER_S: Final = 512  # while it does not pay: some 2 ms of each second
+LOOKS_PER_S: Final = 256  # while it does not pay: some 2 ms of each second, keeping the answers included
 
 
 class Worth(Struct, frozen=True, gc=False):
