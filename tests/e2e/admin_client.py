@@ -91,7 +91,7 @@ class Api:
         """How far the rollout is."""
         return self.ask("GET", f"rollouts/{name}")
 
-    def wait(self, name: str, done: Callable[[Any], bool], timeout_s: float = 20.0) -> Any:
+    def wait(self, name: str, done: Callable[[Any], bool], timeout_s: float = 60.0) -> Any:
         """The status once it is as wanted. Raises TimeoutError with the last one."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -102,7 +102,7 @@ class Api:
                 raise TimeoutError(f"not so after {timeout_s:.0f} s: {json.dumps(status)[:2000]}")
             time.sleep(0.03)
 
-    def wait_end(self, name: str, to: str, timeout_s: float = 20.0) -> Any:
+    def wait_end(self, name: str, to: str, timeout_s: float = 60.0) -> Any:
         """The status once the rollout to this version has ended."""
         return self.wait(name, lambda status: status["state"] in ENDED and status["to"] == to, timeout_s)
 
@@ -122,9 +122,9 @@ def resource(name: str, model: str, **spec: Any) -> dict[str, Any]:
     }
 
 
-def wait_until(done: Callable[[], object], timeout_s: float = 20.0) -> None:
+def wait_until(done: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Return once it is so."""
     deadline = time.monotonic() + timeout_s
     while not done():
         assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.05)
+        time.sleep(0.02)

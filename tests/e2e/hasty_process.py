@@ -3,14 +3,16 @@
 import sys
 
 from hyperion.cli.process import main
-from hyperion.policy import idempotency, jobs
+from hyperion.policy import callbacks, idempotency, jobs
 
 LEASE_S = 2.5  # of jobs and of idempotent calls: as long as those who died have them
+TOLD_AGAIN_S = 0.5  # after a callback that failed
 SOON_S = 1.0  # between two questions to an issuer whose key is not known
 
 if __name__ == "__main__":
     jobs.LEASE_S = idempotency.LEASE_S = LEASE_S
     jobs.RENEW_S = LEASE_S / 4
+    callbacks.FIRST_WAIT_S = TOLD_AGAIN_S
     if sys.argv[1] == "control":
         from hyperion.control import batches, directory
 

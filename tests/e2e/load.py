@@ -45,7 +45,7 @@ class Load:
     def stop(self) -> None:
         self._stopping.set()
 
-    def wait_for(self, answered: int, timeout_s: float = 30.0) -> None:
+    def wait_for(self, answered: int, timeout_s: float = 60.0) -> None:
         """Return once that many requests were answered since the start."""
         deadline = time.monotonic() + timeout_s
         while self.tally.answered < answered:

@@ -41,6 +41,15 @@ class OpenLoad:
         self._stopping.set()
         self._thread.join(30)
 
+    def after(self, count: int = 50, timeout_s: float = 60.0) -> list[Outcome]:
+        """Outcomes of requests that were due after this call, so that they were sent after it; once there are so
+        many."""
+        asked_s, seen = time.monotonic(), len(self.outcomes)
+        while len(found := [one for one in self.outcomes[seen:] if one.due_s > asked_s]) < count:
+            assert time.monotonic() - asked_s < timeout_s, f"{len(found)} of {count} answers in {timeout_s} s"
+            time.sleep(0.01)
+        return found
+
     def statuses(self) -> Counter[int]:
         """How many requests ended how."""
         return Counter(outcome.status for outcome in self.outcomes)

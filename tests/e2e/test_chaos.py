@@ -17,7 +17,7 @@ from tests.e2e.served import Answer, Served
 pytestmark = pytest.mark.chaos
 
 FRAGILE = Path(__file__).parent / "chaos_models" / "fragile"
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 
 
 def ask(served: Served, first: float, headers: dict[str, str] | None = None) -> Answer:

@@ -103,13 +103,11 @@ def test_a_canary_that_raises_is_halted_and_the_same_deploy_starts_anew(stage: S
     with stage.load("raising", 300.0) as load:
         stage.api.deploy("raising", f"{MODEL}@3")
         status = stage.api.wait_end("raising", "3", 60)
-        time.sleep(0.5)
-        asked = len(load.outcomes)
-        time.sleep(0.5)
+        later = load.after(100)
     assert (status["state"], status["verdict"]) == ("halted", "fail"), status
     assert "errors" in status["reason"], status
     assert any(one.version == "3" for one in load.outcomes), "the canary got its share"
-    assert {(one.status, one.version) for one in load.outcomes[asked:]} == {(200, "1")}
+    assert {(one.status, one.version) for one in later} == {(200, "1")}
     halted = next(entry for entry in stage.api.entries("raising") if entry["kind"] == "rollout.halted")
     assert halted["detail"]["evidence"], halted
     assert halted["detail"]["requests"]["harmed_errors"] > 0
@@ -133,10 +131,8 @@ def test_all_at_once_and_undo_back_and_forth_lose_no_request(stage: Stage) -> No
         for expected in ("1", "2", "1", "2"):
             status = stage.api.command("swapped", "undo")["rollout"]
             assert (status["state"], status["to"]) == ("promoted", expected)
-            time.sleep(0.15)
+            assert {one.version for one in load.after(20)} == {expected}
     assert load.statuses() == {200: len(load.outcomes)}
-    assert {one.version for one in load.outcomes} == {"1", "2"}
-    assert load.outcomes[-1].version == "2"
 
 
 @pytest.mark.parametrize(("to", "state"), [("2", "promoted"), ("3", "halted")])
@@ -148,12 +144,13 @@ def test_blue_green_asks_before_it_switches(stage: Stage, to: str, state: str) -
         if state == "promoted":
             # Switched at once; the old version stays warm while the new one is watched.
             stage.api.wait(name, lambda now: now["to"] == to and now["weight"] == 1.0)
-            time.sleep(0.3)
+            load.after(20)
             stage.platform.run("rollout", "promote", name)
         status = stage.api.wait_end(name, to)
+        later = load.after(20)
     assert status["state"] == state, status
     assert load.statuses() == {200: len(load.outcomes)}
-    assert load.outcomes[-1].version == ("2" if state == "promoted" else "1")
+    assert {one.version for one in later} == {"2" if state == "promoted" else "1"}
     if state == "halted":
         assert "smoke" in status["reason"], status
         assert {one.version for one in load.outcomes} == {"1"}
@@ -178,7 +175,7 @@ def test_a_shadow_that_disagrees_is_halted_before_any_caller_meets_it(stage: Sta
     # A deploy during a rollout takes its place.
     stage.api.deploy("shadowed", f"{MODEL}@1")
     stage.api.wait_end("shadowed", "1")
-    deadline = time.monotonic() + 10.0  # the decision is in the store a moment before the gateways have it
+    deadline = time.monotonic() + 30.0  # the decision is in the store a moment before the gateways have it
     while version_of(stage.ask("shadowed")) != "1":
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -209,7 +206,7 @@ def test_champion_and_challenger_share_from_the_start_and_callers_stick(stage: S
     stage.api.deploy("contest", f"{MODEL}@2")
     stage.api.wait("contest", lambda now: now["weight"] == 0.4)
     chosen = {}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while len(set(chosen.values())) < 2 and time.monotonic() < deadline:  # the gateway hears of it in some milliseconds
         chosen = {user: version_of(stage.ask("contest", {"x-user-id": user})) for user in map(str, range(30))}
     assert set(chosen.values()) == {"1", "2"}
@@ -234,7 +231,7 @@ def test_other_options_of_the_same_version_restart_its_replicas_without_a_releas
     with stage.load("tuned") as load:
         assert stage.api.apply("tuned", f"{MODEL}@1", rollout=AT_ONCE, batching={"max_size": 8}) == "configured"
         wait_until(lambda: (now := replicas_of(stage, "tuned")) and not now & old)
-        time.sleep(0.2)
+        load.after(20)
     assert load.statuses() == {200: len(load.outcomes)}
     assert stage.api.status("tuned")["rollout_id"] == before
     assert stage.kinds("tuned").count("rollout.started") == 1
@@ -247,14 +244,13 @@ def test_an_undo_to_a_version_that_is_cold_loads_it_first(stage: Stage) -> None:
     stage.api.wait_end("cold", "2")
     wait_until(lambda: len(replicas_of(stage, "cold")) == 1)
     with stage.load("cold") as load:
-        time.sleep(0.2)
+        assert {one.version for one in load.after(20)} == {"2"}
         begun = stage.api.command("cold", "undo")
         assert "is being loaded" in begun["outcome"]
         assert begun["rollout"]["state"] != "promoted"
         stage.api.wait("cold", lambda now: now["state"] == "promoted")
-        time.sleep(0.3)
+        assert {one.version for one in load.after(20)} == {"1"}
     assert load.statuses() == {200: len(load.outcomes)}
-    assert (load.outcomes[0].version, load.outcomes[-1].version) == ("2", "1")
 
 
 def test_replicas_come_and_go_as_the_resource_says(stage: Stage) -> None:
@@ -345,7 +341,7 @@ def test_a_sampled_prediction_is_explained(stage: Stage) -> None:
     stage.first("audited", log={"sample": 1.0}, rollout=AT_ONCE)
     answer = stage.ask("audited")
     found = None
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 30
     while found is None:
         try:
             found = stage.platform.json("explain", answer.headers["x-request-id"])

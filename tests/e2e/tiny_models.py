@@ -28,7 +28,7 @@ _VERSIONS: Final[dict[str, dict[str, Any]]] = {
     "raises": {"before": 'if (x[:, 0] % 20.0 < 1.0).any(): raise ValueError("cannot read this one")'},
     "shifted": {"gain": 1.5},
     "broken": {"load": "raise ValueError('no such weights')"},
-    "slow-to-load": {"load": "time.sleep(3.0)"},
+    "slow-to-load": {"load": "time.sleep(2.0)"},
 }
 
 

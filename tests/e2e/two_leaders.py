@@ -31,7 +31,7 @@ from tests.store.places import open_store
 
 NAME: Final = "tiny"
 TAKEOVER_S: Final = 5.0
-WAIT_S: Final = 30.0
+WAIT_S: Final = 60.0
 RATE: Final = 20.0
 
 
