@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hyperion.control import jwks
@@ -170,6 +170,7 @@ near_keys = st.dictionaries(
 )
 
 
+@settings(max_examples=50)  # the documents take longer to make up than to read
 @given(st.dictionaries(st.just("keys"), json_values | st.lists(near_keys | json_values, max_size=4)))
 def test_any_answer_is_read_or_refused(document: dict[str, Any]) -> None:
     try:

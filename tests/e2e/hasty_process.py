@@ -14,8 +14,8 @@ if __name__ == "__main__":
     jobs.RENEW_S = LEASE_S / 4
     callbacks.FIRST_WAIT_S = TOLD_AGAIN_S
     if sys.argv[1] == "control":
-        from hyperion.control import batches, directory
+        from hyperion.control import batches, directory, labels
 
         directory.SOON_S = SOON_S
-        batches.LOOK_S = 0.2
+        batches.LOOK_S = labels.ASK_S = 0.2
     sys.exit(main())

@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,20 @@ pytestmark = pytest.mark.chaos
 
 FRAGILE = Path(__file__).parent / "chaos_models" / "fragile"
 TIMEOUT_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A platform with one replica, for tests whose harm is over with them."""
+    with Served(tmp_path_factory.mktemp("alone") / "home", FRAGILE) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One with two replicas."""
+    with Served(tmp_path_factory.mktemp("pair") / "home", FRAGILE, options=("--replicas", "2")) as served:
+        yield served
 
 
 def ask(served: Served, first: float, headers: dict[str, str] | None = None) -> Answer:
@@ -37,56 +52,52 @@ def wait_for_other_pids(served: Served, role: str, count: int, gone: set[int]) -
     raise TimeoutError(f"no {count} new processes of role {role}: {served.tail()}")
 
 
-def test_killed_runners_cost_no_request(serve: Any) -> None:
+def test_killed_runners_cost_no_request(pair: Served) -> None:
     """SIGKILL of a random runner, four times, with two replicas: every request is answered, and rightly."""
-    served = serve(FRAGILE, options=("--replicas", "2"))
     choose = random.Random(1)
-    with load(served.port, "fragile") as running:
+    with load(pair.port, "fragile") as running:
         running.wait_for(50)
         gone: set[int] = set()
         for _ in range(4):
-            pids = served.pids("runner")
+            pids = pair.pids("runner")
             victim = choose.choice(pids)
             os.kill(victim, signal.SIGKILL)
             gone.add(victim)
             running.wait_for(running.tally.answered + 100)
-            wait_for_other_pids(served, "runner", 2, gone)
+            wait_for_other_pids(pair, "runner", 2, gone)
     assert running.tally.failed == 0, running.tally
 
 
-def test_with_both_runners_killed_requests_wait_for_the_restart(serve: Any) -> None:
-    served = serve(FRAGILE, options=("--replicas", "2"))
-    with load(served.port, "fragile") as running:
+def test_with_both_runners_killed_requests_wait_for_the_restart(pair: Served) -> None:
+    with load(pair.port, "fragile") as running:
         running.wait_for(50)
-        for pid in served.pids("runner"):
+        for pid in pair.pids("runner"):
             os.kill(pid, signal.SIGKILL)
         running.wait_for(running.tally.answered + 100)
     assert running.tally.failed == 0, running.tally
 
 
-def test_a_killed_control_does_not_touch_serving_and_comes_back(serve: Any) -> None:
-    served = serve(FRAGILE)
-    runners = served.pids("runner")
-    with load(served.port, "fragile") as running:
+def test_a_killed_control_does_not_touch_serving_and_comes_back(alone: Served) -> None:
+    runners = alone.pids("runner")
+    with load(alone.port, "fragile") as running:
         running.wait_for(50)
-        (control,) = served.pids("control")
+        (control,) = alone.pids("control")
         os.kill(control, signal.SIGKILL)
-        wait_for_other_pids(served, "control", 1, {control})
+        wait_for_other_pids(alone, "control", 1, {control})
         running.wait_for(running.tally.answered + 200)
-        assert served.pids("runner") == runners, "control's restart must adopt what runs, not start it again"
-        reloaded = served.post("/v2/repository/models/fragile/load", {})
+        assert alone.pids("runner") == runners, "control's restart must adopt what runs, not start it again"
+        reloaded = alone.post("/v2/repository/models/fragile/load", {})
         assert reloaded.status == 200, reloaded
         running.wait_for(running.tally.answered + 50)
     assert running.tally.failed == 0, running.tally
 
 
-def test_a_killed_gateway_worker_is_replaced_and_new_connections_are_answered(serve: Any) -> None:
-    served = serve(FRAGILE)
-    (gateway,) = served.pids("gateway")
+def test_a_killed_gateway_worker_is_replaced_and_new_connections_are_answered(alone: Served) -> None:
+    (gateway,) = alone.pids("gateway")
     os.kill(gateway, signal.SIGKILL)
     # Sent while nobody accepts: it waits in the backlog of the supervisor's socket, and is answered all the same.
-    assert ask(served, 4.0).json()["outputs"][0]["data"] == [10.0]
-    assert served.pids("gateway") != [gateway]
+    assert ask(alone, 4.0).json()["outputs"][0]["data"] == [10.0]
+    assert alone.pids("gateway") != [gateway]
 
 
 def test_a_killed_gateway_worker_leaves_the_other_one_serving(serve: Any) -> None:
@@ -96,32 +107,30 @@ def test_a_killed_gateway_worker_leaves_the_other_one_serving(serve: Any) -> Non
         assert ask(served, 4.0).status == 200
 
 
-def test_only_the_poison_request_of_a_batch_fails(serve: Any) -> None:
+def test_only_the_poison_request_of_a_batch_fails(alone: Served) -> None:
     """A request that ends its runner is found and refused alone; those that shared its batch are answered."""
-    served = serve(FRAGILE)
     firsts = [float(number) for number in range(24)]
     firsts[11] = DIE
     with ThreadPoolExecutor(len(firsts)) as threads:
-        answers = list(threads.map(lambda first: ask(served, first), firsts))
+        answers = list(threads.map(lambda first: ask(alone, first), firsts))
     poison = answers.pop(11)
     assert poison.status == 500
     assert "ended the process of model" in poison.json()["error"]
-    assert [answer.status for answer in answers] == [200] * 23, served.tail()
+    assert [answer.status for answer in answers] == [200] * 23, alone.tail()
 
 
-def test_only_the_request_that_raises_fails_and_its_caller_learns_the_type(serve: Any) -> None:
-    served = serve(FRAGILE)
+def test_only_the_request_that_raises_fails_and_its_caller_learns_the_type(alone: Served) -> None:
     firsts = [float(number) for number in range(16)]
     firsts[5] = RAISE
     with ThreadPoolExecutor(len(firsts)) as threads:
-        answers = list(threads.map(lambda first: ask(served, first), firsts))
+        answers = list(threads.map(lambda first: ask(alone, first), firsts))
     raising = answers.pop(5)
     assert raising.status == 500
     assert "ValueError" in raising.json()["error"]
     assert b"secret" not in raising.body
     assert [answer.status for answer in answers] == [200] * 15
     deadline = time.monotonic() + TIMEOUT_S
-    while "a secret that no caller may see" not in served.tail():
+    while "a secret that no caller may see" not in alone.tail():
         assert time.monotonic() < deadline, "the operator's log never had the message"
         time.sleep(0.02)
 
@@ -149,27 +158,25 @@ def test_a_leaking_runner_is_replaced_and_no_request_fails(serve: Any) -> None:
     assert statuses.count(200) >= 12, statuses
 
 
-def test_a_runner_that_prints_garbage_hurts_nobody(serve: Any) -> None:
-    served = serve(FRAGILE)
-    with load(served.port, "fragile", connections=4) as running:
-        assert [ask(served, CHATTER).status for _ in range(10)] == [200] * 10
+def test_a_runner_that_prints_garbage_hurts_nobody(alone: Served) -> None:
+    with load(alone.port, "fragile", connections=4) as running:
+        assert [ask(alone, CHATTER).status for _ in range(10)] == [200] * 10
         running.wait_for(50)
     assert running.tally.failed == 0, running.tally
-    assert served.log.stat().st_size < 8 << 20, "the noise of one model must not fill the disk"
+    assert alone.log.stat().st_size < 8 << 20, "the noise of one model must not fill the disk"
 
 
-def test_swaps_under_load_cost_no_request(serve: Any) -> None:
-    served = serve(FRAGILE)
-    before = set(served.pids("runner"))
-    with load(served.port, "fragile", pause_s=0.005) as running:  # or new runners start at a snail's pace
+def test_swaps_under_load_cost_no_request(alone: Served) -> None:
+    before = set(alone.pids("runner"))
+    with load(alone.port, "fragile", pause_s=0.005) as running:  # or new runners start at a snail's pace
         running.wait_for(20)
         for _ in range(4):
-            answer = served.post("/v2/repository/models/fragile/load", {})
+            answer = alone.post("/v2/repository/models/fragile/load", {})
             assert answer.status == 200, answer
         running.wait_for(running.tally.answered + 20)
     assert running.tally.failed == 0, running.tally
-    assert not before & set(served.pids("runner"))
-    assert wait_for_other_pids(served, "runner", 1, before), "the old runners must have left"
+    assert not before & set(alone.pids("runner"))
+    assert wait_for_other_pids(alone, "runner", 1, before), "the old runners must have left"
 
 
 def test_a_load_that_fails_leaves_the_old_version_serving(serve: Any, tmp_path: Path) -> None:

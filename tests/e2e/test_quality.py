@@ -64,7 +64,7 @@ class Labelling:
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, Api, Any]]:
     directory = tmp_path_factory.mktemp("quality")
     rows = write_versions(directory / "models")
-    with Served(directory / "home") as served, Api(served) as api:
+    with Served(directory / "home", program="tests.e2e.hasty_serve") as served, Api(served) as api:
         for version, kind in (("1", "v1"), ("2", "shifted"), ("3", "equal")):
             api.push("digits", version, directory / "models" / kind)
         api.apply("digits", "digits@1", rollout=ROLLOUT, batching={"max_size": 8})
