@@ -193,7 +193,7 @@ class Platform:
 
     def wait_for(self, endpoint: str, state: str, to: str = "") -> dict[str, Any]:
         """The rollout's status once it is in `state` (and to that version)."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             status: dict[str, Any] = self.ask(f"rollouts/{endpoint}").json()
             if status["state"] == state and to in ("", status["to"]):

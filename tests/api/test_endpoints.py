@@ -181,7 +181,7 @@ def test_a_watch_streams_until_the_rollout_ends(platform: Platform) -> None:
     platform.ask("endpoints/watch/deploy", {"model": "fraud@2"})
     platform.wait_for("watch", "canary", "2")
     platform.ask("rollouts/watch/abort", {"reason": "enough"})
-    watcher.join(10)
+    watcher.join(60)
     assert not watcher.is_alive()
     kinds = [kind for kind, _ in events]
     assert kinds[-1] == "end"

@@ -15,7 +15,7 @@ from tests.e2e.served import Served
 SUMS = Path(__file__).parents[1] / "e2e" / "models" / "sums"
 
 
-def wait_until(is_true: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
+def wait_until(is_true: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
     end_s = time.monotonic() + timeout_s
     while not is_true():
         assert time.monotonic() < end_s, what

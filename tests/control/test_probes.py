@@ -94,9 +94,9 @@ async def test_a_query_is_asked_once_per_interval_and_wakes_the_loop(provider: s
     limit = QueryLimit("good", provider=provider, interval_s=15.0)
     (first,) = probes.queries("e", [limit], 100.0)
     assert (first.value, first.error) == (None, "not asked yet")
-    await asyncio.wait_for(news.wait(), 10)
+    await asyncio.wait_for(news.wait(), 60)
     assert probes.queries("e", [limit], 101.0) == (QueryResult("good", 0.25, "", 100.0),)
     news.clear()
     probes.queries("e", [limit], 116.0)
-    await asyncio.wait_for(news.wait(), 10)
+    await asyncio.wait_for(news.wait(), 60)
     assert probes.queries("e", [limit], 117.0)[0].at == 116.0

@@ -306,7 +306,7 @@ async def test_pings_padding_priorities_and_blocks_in_pieces_are_understood() ->
 
     async with server(serve) as port:
         found = await ask_upstream(Upstream(f"grpc://127.0.0.1:{port}", "oip-grpc", "m"))
-        await asyncio.wait_for(over.wait(), 10)
+        await asyncio.wait_for(over.wait(), 60)
     assert found.inputs == SIGNATURE.inputs
     assert frame(PING, 1, 0, b"12345678") in heard
 
@@ -332,7 +332,7 @@ async def test_what_was_known_stays_when_a_server_goes_away(monkeypatch: pytest.
     here = Upstream("http://127.0.0.1:9", model="m")
 
     async def next_finding() -> Finding:
-        await asyncio.wait_for(news.wait(), 10)
+        await asyncio.wait_for(news.wait(), 60)
         news.clear()
         return upstreams.find("far")
 

@@ -35,4 +35,4 @@ def test_the_health_service_says_serving(service: bytes, clients: Served) -> Non
     request = b"\x0a" + bytes([len(service)]) + service if service else b""
     with grpc.insecure_channel(clients.grpc) as channel:
         check = channel.unary_unary("/grpc.health.v1.Health/Check")
-        assert check(request, timeout=10) == b"\x08\x01"
+        assert check(request, timeout=30) == b"\x08\x01"

@@ -38,7 +38,7 @@ class Host:
         spec = ChildSpec(name, CHILD + steps, wave=wave, output_bytes_s=output_bytes_s)
         assert ask(self.socket, Start(spec)) == Ok()
 
-    def wait_for(self, name: str, test: Callable[[Child], bool], timeout_s: float = 20.0) -> Child:
+    def wait_for(self, name: str, test: Callable[[Child], bool], timeout_s: float = 50.0) -> Child:
         """Wait until the child fulfils the test, following the supervisor's revisions."""
         revision, end_s = -1, time.monotonic() + timeout_s
         while time.monotonic() < end_s:
@@ -50,7 +50,7 @@ class Host:
                     return child
         raise AssertionError(f"{name} is {answer.children}; log: {self.log.read_text()}")
 
-    def wait_until_gone(self, name: str, timeout_s: float = 20.0) -> None:
+    def wait_until_gone(self, name: str, timeout_s: float = 50.0) -> None:
         revision, end_s = -1, time.monotonic() + timeout_s
         while time.monotonic() < end_s:
             answer = ask(self.socket, List(revision, 1.0))
@@ -65,7 +65,7 @@ def is_ready(child: Child) -> bool:
     return child.state == "ready"
 
 
-def wait_for_death(pids: list[int], timeout_s: float = 10.0) -> None:
+def wait_for_death(pids: list[int], timeout_s: float = 30.0) -> None:
     """Return when none of the processes runs any more."""
     end_s = time.monotonic() + timeout_s
     for pid in pids:
@@ -84,7 +84,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     yield started
     started.process.send_signal(signal.SIGTERM)
     started.process.send_signal(signal.SIGTERM)
-    started.process.wait(10)
+    started.process.wait(30)
 
 
 def test_a_child_is_starting_until_it_says_that_it_is_ready(host: Host) -> None:
@@ -155,7 +155,7 @@ def test_killing_the_supervisor_leaves_nothing_running(tmp_path: Path) -> None:
     host.start("b", "deaf", "ready", "sleep")
     pids = [host.wait_for(name, is_ready).pid for name in ("a", "b")]
     host.process.kill()
-    host.process.wait(10)
+    host.process.wait(30)
     wait_for_death(pids)
 
 
