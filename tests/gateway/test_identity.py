@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hyperion.gateway.identity import Identities
 from hyperion.schema.protect import Access, Directory, IssuerRecord, KeyRecord, Protection, TenantRecord
 from hyperion.schema.snapshot import ServedVersion
 from tests.gateway.serving import Serving, get, infer, on_uvloop, request, serving
@@ -292,3 +293,15 @@ async def test_no_forged_or_malformed_token_comes_in_and_none_does_harm(
         logged = gateway.log_stream.getvalue()
         assert not any(token in logged for token in forge(issuer).values())
         assert "internal" not in json.dumps(gateway.events())
+
+
+def test_all_jobs_of_a_tenant_are_one_caller_until_the_tenant_changes() -> None:
+    identities = Identities()
+    identities.update(Directory(tenants=(TenantRecord("acme", priority=3),)))
+    first = identities.for_jobs("acme")
+    assert identities.for_jobs("acme") is first
+    assert (first.tenant, first.record.priority, first.anonymous) == ("acme", 3, False)
+    assert identities.for_jobs("other") is not first
+    assert identities.for_jobs("").anonymous
+    identities.update(Directory(tenants=(TenantRecord("acme", priority=5),)))
+    assert identities.for_jobs("acme").record.priority == 5

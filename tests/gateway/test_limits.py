@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hyperion.gateway import limit_book
 from hyperion.gateway.caller import ANONYMOUS, Caller
 from hyperion.gateway.limit_book import LimitBook
-from hyperion.gateway.limits import Limiter
+from hyperion.gateway.limits import COUNTED, UNCOUNTED, Limiter
 from hyperion.schema.errors import RateLimited
 from hyperion.schema.protect import Cost, EndpointLimits, Limits, Quotas, TenantRecord
 from hyperion.schema.usage import Amounts, OthersUsage, UsageRow
@@ -284,11 +284,39 @@ def test_nobody_in_particular_has_no_meter_and_too_many_tenants_share_one(monkey
     assert {row.tenant: row.used.requests for row in book.usages.rows()} == {"a": 1, "b": 1, "*": 2}
 
 
+def test_a_job_counts_as_one_request_however_often_it_is_tried() -> None:
+    one = limiter(cost=Cost(per_request=1.0, per_row=0.5), book=(book := LimitBook(wall=lambda: 1_795_219_200.0)))
+    who = caller("acme", quotas=Quotas(requests_per_day=1, rows_per_day=7))
+    for entry in (UNCOUNTED, COUNTED, COUNTED):
+        one.start(who, 2, START, entry)
+        one.end(who, 2, 0, START)
+    (row,) = book.usages.rows()
+    assert (row.used.requests, row.used.rows, row.used.cost) == (1, 6, 4.0)
+    with pytest.raises(RateLimited, match="quota of requests"):
+        one.start(who, 1, START, UNCOUNTED)
+    with pytest.raises(RateLimited, match="quota of rows"):  # which is what it uses anew each time
+        one.start(who, 2, START, COUNTED)
+    one.start(who, 1, START, COUNTED)
+
+
+def test_attempts_at_jobs_are_bound_by_rows_and_open_requests_of_their_tenant() -> None:
+    limits = Limits(rows_per_second=0.001, burst=4, concurrency=2)
+    one, who = limiter(), caller("acme", limits=limits)
+    jobs = Caller("acme", "jobs:acme", frozenset(), who.record)
+    assert passes(one, who, START, rows=1, end=False) == ""
+    one.start(jobs, 1, START, UNCOUNTED)
+    with pytest.raises(RateLimited, match="2 requests are open"):
+        one.start(jobs, 1, START, COUNTED)
+    one.end(jobs, 1, 0, START)
+    with pytest.raises(RateLimited, match="rows per second"):
+        one.start(jobs, 3, START, COUNTED)
+
+
 def test_who_was_not_charged_as_a_request_is_given_nothing_back() -> None:
     one, who = limiter(EndpointLimits(requests_per_second=0.001, burst=2, concurrency=1)), caller("acme")
     assert passes(one, who, START, end=False) == ""
     for _ in range(3):  # attempts at a job, which was charged when it was sent
         with pytest.raises(RateLimited):
-            one.start(who, 1, START, entered=False)
+            one.start(who, 1, START, UNCOUNTED)
     one.end(who, 1, 0, START)
     assert count(one, who, 5) == 1

@@ -226,3 +226,19 @@ def test_many_that_claim_at_once_never_get_the_same_job(place: Place) -> None:
     while rest := claim(database, 7):  # where rows were locked by others, a claim may have come back with nothing
         taken.extend(job.id for job in rest)
     assert sorted(taken) == [f"{number:03}" for number in range(200)]
+
+
+def test_that_quotas_counted_a_job_is_known_until_somebody_lets_it_run_anew(place: Place) -> None:
+    database = place.open()
+    put(database, submission("a"))
+    for counted, expected in ((False, False), (True, False), (False, True), (False, True)):
+        [job] = claim(database)
+        assert job.counted is expected
+        with database.renewing() as tx:
+            assert jobs.finish(tx, held(job), Next("queued", 100.0, counted=False), None, 100.0, counted=counted)
+    [job] = claim(database)
+    assert finish(database, held(job), Next("dead"), None)
+    with database.renewing() as tx:
+        assert jobs.retry(tx, "a", 102.0)
+    [job] = claim(database, now=102.0)
+    assert not job.counted

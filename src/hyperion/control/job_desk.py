@@ -157,7 +157,7 @@ class JobDesk:
             now,
             self._draw(),
         )
-        return jobs.finish(tx, request.job, then, request.answer, now)
+        return jobs.finish(tx, request.job, then, request.answer, now, counted=request.counted)
 
     def _take_back(self, tx: Connection, held: Held, now: float) -> None:
         job = jobs.running(tx, held)

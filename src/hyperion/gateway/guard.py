@@ -16,7 +16,7 @@ from hyperion.gateway.caller import Caller, Peer
 from hyperion.gateway.dispatch import internal_error
 from hyperion.gateway.flights import Finished, Flights
 from hyperion.gateway.identity import HINT, Identities
-from hyperion.gateway.limits import Limiter
+from hyperion.gateway.limits import ENTERED, Limiter
 from hyperion.gateway.pending import MODEL, UNHEARD, PendingCall
 from hyperion.gateway.rules import Rules
 from hyperion.policy.access import forbids, needs_credentials
@@ -38,14 +38,14 @@ NO_OUTPUTS: Final[tuple[Tensor, ...]] = ()
 
 class Visit:
     """One request that was let in, until it ends. Owned by the event loop. `key` is what its answer may be kept under,
-    b"" for none; `rows` are those that limits were charged for. `entered` says that it was charged as a request."""
+    b"" for none; `rows` are those that limits were charged for. `entry` is how it came in, as `limits` says."""
 
-    __slots__ = ("caller", "course", "entered", "guard", "key", "rows", "started")
+    __slots__ = ("caller", "course", "entry", "guard", "key", "rows", "started")
 
-    def __init__(self, guard: "Guard", caller: Caller, entered: bool = True) -> None:
+    def __init__(self, guard: "Guard", caller: Caller, entry: int = ENTERED) -> None:
         self.guard: Final = guard
         self.caller: Final = caller
-        self.entered: Final = entered
+        self.entry: Final = entry
         self.key = BYPASSED
         self.rows = 0
         self.started = False
@@ -79,7 +79,7 @@ class Visit:
     def charge(self, limiter: Limiter, rows: int, now_ns: int) -> None:
         """Takes what a request of so many rows uses up, until it ends. Raises RateLimited."""
         try:
-            limiter.start(self.caller, rows, now_ns, self.entered)
+            limiter.start(self.caller, rows, now_ns, self.entry)
         except RateLimited as error:
             error.fields = limiter.headers(self.caller, now_ns)
             raise

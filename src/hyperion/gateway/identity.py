@@ -46,6 +46,7 @@ class Identities:
         self._by_credentials: dict[bytes, Caller] = {}
         self._by_proxy: dict[bytes, Caller] = {}
         self._by_names: dict[tuple[str, ...], Caller] = {}
+        self._for_jobs: dict[str, Caller] = {}
         self._trusted: dict[str, bool] = {}
 
     def update(self, directory: Directory) -> None:
@@ -59,6 +60,7 @@ class Identities:
         self._by_credentials.clear()
         self._by_proxy.clear()
         self._by_names.clear()
+        self._for_jobs.clear()
 
     def identify(self, headers: Mapping[bytes, bytes], peer: Peer) -> Caller:
         """The caller; `ANONYMOUS` where no credentials are shown. Raises Unauthenticated for wrong ones: who shows
@@ -82,6 +84,16 @@ class Identities:
     def tenant(self, name: str) -> TenantRecord:
         """What a tenant may use; the defaults for one that nobody has declared."""
         return self._tenants.get(name) or TenantRecord(name)
+
+    def for_jobs(self, tenant: str) -> Caller:
+        """Who runs a tenant's jobs, which were let in when somebody asked for them; `ANONYMOUS` for nobody's."""
+        if not tenant:
+            return ANONYMOUS
+        known = self._for_jobs.get(tenant)
+        if known is None:
+            made = Caller(tenant, f"jobs:{tenant}", frozenset((INFER,)), self.tenant(tenant))
+            known = _remember(self._for_jobs, tenant, made)
+        return known
 
     def _look_at(self, given: bytes) -> Caller:
         scheme, _, secret = given.partition(b" ")

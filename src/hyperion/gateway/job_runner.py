@@ -111,7 +111,9 @@ class JobRunner:
 
     async def _attempt(self, job: ClaimedJob, held: Held) -> None:
         """One attempt at a job, to its report. It is cancelled when the job is not ours any more."""
-        answer = await self._run(job)
+        visit = self._visit_of(job)
+        answer = await self._run(job, visit)
+        counted = visit is not None and visit.started
         says_when = any(name == "retry-after" for name, _ in answer.headers)
         answer = make_lasting(answer)
         kind = classify(answer.status, says_when)
@@ -120,11 +122,11 @@ class JobRunner:
             kind, reason, answer = "failed", f"its answer is over the limit of {MAX_PAYLOAD_BYTES} bytes", TOO_LARGE
         self._window = adapt(self._window, kind)
         try:
-            await self._desk.ask(Finish(held, kind, reason, None if kind == "busy" else answer), REPORT_S)
+            await self._desk.ask(Finish(held, kind, reason, None if kind == "busy" else answer, counted), REPORT_S)
         except HyperionError as error:
             self._log.write("error", "job not reported", job=job.id, error=error.message)
 
-    async def _run(self, job: ClaimedJob) -> StoredAnswer:
+    async def _run(self, job: ClaimedJob, visit: Visit | None) -> StoredAnswer:
         answered: asyncio.Future[StoredAnswer] = asyncio.get_running_loop().create_future()
 
         def done(answer: StoredAnswer) -> None:
@@ -144,7 +146,7 @@ class JobRunner:
             headers[b"x-request-id"].decode("latin-1"),
             job.request.body,
         )
-        exchange.visit = self._visit_of(job)
+        exchange.visit = visit
         try:
             self._serve(exchange)
             return await answered

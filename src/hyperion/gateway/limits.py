@@ -20,6 +20,11 @@ from hyperion.schema.protect import Cost, EndpointLimits, Limits
 MAX_PLANS: Final = 16_384
 OPEN_AGAIN_S: Final = 1.0  # `retry-after` counts whole seconds
 FREE: Final = Cost()
+# How a request came in: through `enter`; as an attempt at a job, which was let in when somebody asked for it; as a
+# further attempt at a job that quotas have counted as a request, and as one only.
+ENTERED: Final = 0
+UNCOUNTED: Final = 1
+COUNTED: Final = 2
 
 
 class Rule:
@@ -79,9 +84,9 @@ class Limiter:
         if plan.requests:
             _charge(plan.requests, 1, now_ns * UNITS_PER_NS)
 
-    def start(self, caller: Caller, rows: int, now_ns: int, entered: bool = True) -> None:
+    def start(self, caller: Caller, rows: int, now_ns: int, entry: int = ENTERED) -> None:
         """Charges the rows of a request that was let in, and opens it. Raises RateLimited, and gives back what `enter`
-        charged if it was `entered`, where rows, open requests or a quota do not allow it."""
+        charged, if it did, where rows, open requests or a quota do not allow it."""
         plan = self._plans.get(caller)
         if plan is None or plan.generation != self._book.generation:
             plan = self._make_plan(caller, now_ns)
@@ -94,21 +99,22 @@ class Limiter:
                 if now_ns >= self._book.day_ends_ns:
                     self._book.roll(now_ns)
                 if meter.limited:
-                    self._check_quotas(meter, rows)
+                    self._check_quotas(meter, rows, entry)
             if plan.rows:
                 _charge(plan.rows, rows, now_ns * UNITS_PER_NS)
         except RateLimited:
-            if entered:
+            if entry == ENTERED:
                 for charged in plan.requests:
                     charged.bucket.give_back(1)
             raise
         for rule in plan.gates:
             rule.gate.open += 1
         if meter is not None:
-            meter.requests += 1
             meter.rows += rows
+            if entry != COUNTED:
+                meter.requests += 1
             if self._charges:
-                meter.cost += self._cost.per_request + rows * self._cost.per_row
+                meter.cost += self._price(rows, entry)
 
     def end(self, caller: Caller, _rows: int, tokens: int, now_ns: int) -> None:
         """Closes a request that was started, and charges its tokens. The rows are those it was started with."""
@@ -143,11 +149,17 @@ class Limiter:
         state = f'"{tightest.name}";r={least};t={full_s}'
         return [(b"ratelimit-policy", plan.policy), (b"ratelimit", state.encode())]
 
-    def _check_quotas(self, meter: Meter, rows: int) -> None:
-        cost = self._cost.per_request + rows * self._cost.per_row
-        if meter.fits(rows, cost):
+    def _price(self, rows: int, entry: int) -> float:
+        """What a request of so many rows costs as it starts."""
+        of_rows = rows * self._cost.per_row
+        return of_rows if entry == COUNTED else self._cost.per_request + of_rows
+
+    def _check_quotas(self, meter: Meter, rows: int, entry: int) -> None:
+        cost = self._price(rows, entry)
+        requests = 0 if entry == COUNTED else 1
+        if meter.fits(rows, cost, requests):
             return
-        measure, period = meter.used_up(rows, cost)
+        measure, period = meter.used_up(rows, cost, requests)
         now_s = self._book.now_s()
         ends_s = day_ends_s(now_s) if period == "day" else month_ends_s(now_s)
         raise RateLimited(

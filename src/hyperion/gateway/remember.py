@@ -9,13 +9,14 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from hyperion.gateway.caller import INFER, Caller, Peer
+from hyperion.gateway.caller import Peer
 from hyperion.gateway.desk import Desk
 from hyperion.gateway.guard import Guard, Visit
 from hyperion.gateway.http_exchange import Dated, Exchange
 from hyperion.gateway.http_jobs import HttpJobs
 from hyperion.gateway.identity import Identities
 from hyperion.gateway.job_runner import JobRunner
+from hyperion.gateway.limits import COUNTED, UNCOUNTED
 from hyperion.gateway.once import Once
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.route import Router
@@ -78,11 +79,9 @@ class Remembering:
 
     def visit_of(self, job: ClaimedJob) -> Visit | None:
         """The job as a request of its tenant, who was let in when he asked for it; None where the endpoint has no
-        guard."""
+        guard. All jobs of a tenant are one caller: limits per key hold for them together."""
         route = self._router.table.models.get(job.endpoint)
         guard: Guard | None = None if route is None else route.default.guard
         if guard is None:
             return None
-        record = self._identities.tenant(job.tenant)
-        subject = f"job:{job.id}" if job.tenant else "anonymous"
-        return Visit(guard, Caller(job.tenant, subject, frozenset((INFER,)), record), entered=False)
+        return Visit(guard, self._identities.for_jobs(job.tenant), COUNTED if job.counted else UNCOUNTED)

@@ -8,6 +8,8 @@ what others used as far as it is known: two seconds ago by way of control, a fif
 from collections.abc import Iterable
 from typing import Final
 
+from msgspec.structs import replace
+
 from hyperion.policy.quota import NOTHING, add, first_of_month, fits, largest, room_of, used_up
 from hyperion.schema.protect import Quotas
 from hyperion.schema.usage import Amounts, OthersUsage, UsageRow
@@ -53,20 +55,21 @@ class Meter:
         """What this gateway counted today."""
         return Amounts(self.requests, self.rows, self.tokens, self.cost)
 
-    def fits(self, rows: int, cost: float) -> bool:
-        """Whether one more request of so many rows fits into the quotas."""
+    def fits(self, rows: int, cost: float, requests: int = 1) -> bool:
+        """Whether one more request of so many rows fits into the quotas; with 0 `requests` one that was counted."""
         room = self.room
         return (
-            fits(self.requests + 1, room.requests)
+            (not requests or fits(self.requests + requests, room.requests))
             and fits(self.rows + rows, room.rows)
             and self.tokens < room.tokens
             and (cost <= room.cost - self.cost and self.cost < room.cost)
         )
 
-    def used_up(self, rows: int, cost: float) -> tuple[str, str]:
+    def used_up(self, rows: int, cost: float, requests: int = 1) -> tuple[str, str]:
         """The quota that one more request does not fit into, as measure and period."""
         of_day, of_month = self.totals()
-        return used_up(self.quotas, of_day, of_month, Amounts(1, rows, 0, cost))
+        quotas = self.quotas if requests else replace(self.quotas, requests_per_day=0, requests_per_month=0)
+        return used_up(quotas, of_day, of_month, Amounts(requests, rows, 0, cost))
 
     def totals(self) -> tuple[Amounts, Amounts]:
         """What all gateways counted, of the day and of the month."""

@@ -79,7 +79,8 @@ class JobView(Struct, frozen=True):
 
 
 class ClaimedJob(Struct, frozen=True):
-    """A job that a gateway may run until its lease ends. `fence` grows with each claim: only the newest finishes it."""
+    """A job that a gateway may run until its lease ends. `fence` grows with each claim: only the newest finishes it.
+    `counted` says that quotas have counted it as a request in an earlier attempt."""
 
     id: str
     fence: int
@@ -88,6 +89,7 @@ class ClaimedJob(Struct, frozen=True):
     request: StoredRequest
     priority: int
     timeout_s: float
+    counted: bool = False
 
 
 class Held(Struct, frozen=True):
@@ -149,12 +151,14 @@ class Submit(Struct, frozen=True, tag="submit"):
 
 
 class Finish(Struct, frozen=True, tag="finish"):
-    """What came of one attempt at a job. `kind` is `policy.jobs.classify`'s."""
+    """What came of one attempt at a job. `kind` is `policy.jobs.classify`'s; `counted` says that quotas have counted
+    the job as a request."""
 
     job: Held
     kind: Kind
     reason: str = ""
     answer: StoredAnswer | None = None
+    counted: bool = False
 
 
 class Look(Struct, frozen=True, tag="look"):

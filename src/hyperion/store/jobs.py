@@ -85,7 +85,8 @@ def claim(tx: Connection, most: int, now: float) -> list[ClaimedJob]:
             started_at=now,
         )
         .returning(
-            JOB.c.id, JOB.c.fence, JOB.c.tenant, JOB.c.endpoint, JOB.c.priority, JOB.c.timeout_s, JOB.c.created_at
+            *(JOB.c.id, JOB.c.fence, JOB.c.tenant, JOB.c.endpoint, JOB.c.priority, JOB.c.timeout_s, JOB.c.counted),
+            JOB.c.created_at,
         )
     )
     rows = sorted(tx.execute(taken), key=lambda row: (row.priority, row.created_at))
@@ -93,7 +94,9 @@ def claim(tx: Connection, most: int, now: float) -> list[ClaimedJob]:
     requests = job_payloads.get_requests(tx, [row.id for row in rows])
     reached(tx, "jobs.claim")
     return [
-        ClaimedJob(row.id, row.fence, row.tenant, row.endpoint, requests[row.id], row.priority, row.timeout_s)
+        ClaimedJob(
+            row.id, row.fence, row.tenant, row.endpoint, requests[row.id], row.priority, row.timeout_s, row.counted
+        )
         for row in rows
     ]
 
@@ -118,10 +121,18 @@ def running(tx: Connection, held: Held) -> Running | None:
 
 
 def finish(
-    tx: Connection, held: Held, then: Next, answer: StoredAnswer | None, now: float, *, holder_lost: bool = False
+    tx: Connection,
+    held: Held,
+    then: Next,
+    answer: StoredAnswer | None,
+    now: float,
+    *,
+    holder_lost: bool = False,
+    counted: bool = False,
 ) -> bool:
     """Write down what follows from an attempt; False where the job is not this holder's any more. The same again
-    changes nothing. With `holder_lost` the holder itself, should it still live, can no longer finish it."""
+    changes nothing. With `holder_lost` the holder itself, should it still live, can no longer finish it. `counted`
+    says that quotas have counted the job."""
     over = then.state in OVER
     values: dict[str, object] = {"state": then.state, "reason": clean(then.reason)}
     if over:
@@ -132,6 +143,8 @@ def finish(
             values |= {"attempts": JOB.c.attempts - 1}
     if holder_lost:
         values |= {"fence": JOB.c.fence + 1}
+    if counted:
+        values |= {"counted": True}
     statement = update(JOB).where(JOB.c.id == held.id, JOB.c.fence == held.fence, JOB.c.state == "running")
     if not tx.execute(statement.values(values)).rowcount:
         return is_finished(tx, held)
@@ -215,7 +228,14 @@ def retry(tx: Connection, job_id: str, now: float) -> bool:
 def retry_many(tx: Connection, job_ids: Sequence[str], now: float) -> int:
     """`retry` for each. Returns how many."""
     again: dict[str, object] = {"state": "queued", "attempts": 0, "fence": JOB.c.fence + 1, "due_at": now}
-    again |= {"started_at": 0.0, "finished_at": 0.0, "expires_at": now + JOB.c.ttl_s, "status": 0, "reason": ""}
+    again |= {
+        "counted": False,
+        "started_at": 0.0,
+        "finished_at": 0.0,
+        "expires_at": now + JOB.c.ttl_s,
+        "status": 0,
+        "reason": "",
+    }
     again |= {"delivery": "", "delivery_attempts": 0, "delivery_due": 0.0, "delivery_reason": ""}
     total = 0
     for at in range(0, len(job_ids), _CHUNK):
@@ -294,6 +314,7 @@ def _new_row(job: Submission, now: float) -> dict[str, object]:
         "delivery_attempts": 0,
         "delivery_due": 0.0,
         "delivery_reason": "",
+        "counted": False,
     }
 
 

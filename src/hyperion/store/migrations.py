@@ -245,6 +245,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             body TEXT NOT NULL
         )""",
     ),
+    ("ALTER TABLE job ADD COLUMN counted BOOLEAN NOT NULL DEFAULT FALSE",),
 )
 SCHEMA_VERSION = len(MIGRATIONS)
 # Text sorts by code point, as in SQLite, whatever the language of the PostgreSQL server: pages are cut by name.

@@ -218,6 +218,7 @@ JOB = Table(
     Column("delivery_attempts", Integer, nullable=False),
     Column("delivery_due", Double, nullable=False),
     Column("delivery_reason", Text, nullable=False),
+    Column("counted", Boolean, nullable=False),
 )
 # The request and the answer of a job (`part`), apart so that lists and claims do not read them; gone with the job.
 JOB_PAYLOAD = Table(

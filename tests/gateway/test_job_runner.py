@@ -1,0 +1,71 @@
+"""What a gateway reports of an attempt at a job."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from hyperion.gateway.caller import ANONYMOUS
+from hyperion.gateway.desk import Desk
+from hyperion.gateway.guard import Guard, Visit
+from hyperion.gateway.http_exchange import JSON, Exchange
+from hyperion.gateway.job_runner import JobRunner
+from hyperion.gateway.limits import UNCOUNTED
+from hyperion.gateway.once import Once
+from hyperion.schema.job import ClaimedJob, Finish, Held, Kept, StoredRequest
+from hyperion.telemetry.logs import EventLog
+
+JOB = ClaimedJob("j", 1, "acme", "m", StoredRequest("POST", "/v2/models/m/infer", (), b"{}"), 9, 30.0)
+
+
+class Dated:
+    date = b"today"
+
+
+class Told(Desk):
+    """Control, which is told everything at once."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory / "control.sock")
+        self.told: list[Any] = []
+
+    async def ask(self, request: Any, _timeout_s: float) -> Any:
+        self.told.append(request)
+        return Kept()
+
+
+async def report(directory: Path, status: int, started: bool, **fields: bytes) -> Finish:
+    """Of an attempt that is answered so, once quotas have counted it, or not."""
+    visit = Visit(cast(Guard, None), ANONYMOUS, UNCOUNTED)
+
+    def serve(exchange: Exchange) -> None:
+        assert exchange.visit is visit
+        visit.started = started
+        exchange.respond(status, JSON, b"{}", {name.replace("_", "-").encode(): one for name, one in fields.items()})
+
+    desk = Told(directory)
+    log = EventLog("test")
+    runner = JobRunner(
+        directory / "control.sock", desk, Once(desk, log), serve, lambda _: visit, Dated(), lambda: 0, log
+    )
+    await runner._attempt(JOB, Held("j", 1))
+    (finish,) = desk.told
+    assert isinstance(finish, Finish)
+    return finish
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("started", [True, False])
+async def test_it_says_whether_quotas_have_counted_the_job(tmp_path: Path, started: bool) -> None:
+    for status, kind in ((200, "done"), (503, "retry"), (422, "failed")):
+        finish = await report(tmp_path, status, started)
+        assert (finish.kind, finish.counted) == (kind, started)
+
+
+@pytest.mark.interpreted
+async def test_what_holds_for_the_moment_is_heeded_and_not_kept(tmp_path: Path) -> None:
+    assert (await report(tmp_path, 503, True, retry_after=b"3")).kind == "busy"
+    answer = (await report(tmp_path, 200, True, ratelimit=b'"tenant";r=1;t=2', x_other=b"y")).answer
+    assert answer is not None
+    names = [name for name, _ in answer.headers]
+    assert ("x-other" in names, "ratelimit" in names) == (True, False)
