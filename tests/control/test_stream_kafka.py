@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -172,6 +173,46 @@ async def test_messages_that_are_delivered_again_are_the_same_jobs(
     assert bodies(database) == numbered(100)
 
 
+async def test_what_is_acknowledged_is_not_delivered_again(broker: Broker) -> None:
+    topic = broker.topic()
+    source = read_source(broker.url(topic, f"of-{topic}", "endpoint=e"))
+    await beside(broker.fill, topic, numbered(100))
+    seen: list[bytes] = []
+    for count in (100, 101):
+        reader = await stream_kafka.KafkaBroker().open(source, lambda kind, text: None)
+        ends_s = time.monotonic() + PATIENCE_S
+        while len(seen) < count and time.monotonic() < ends_s:
+            seen += [one.job.request.body for one in await reader.take()]
+            await reader.acknowledge()
+        await reader.close()
+        await beside(broker.fill, topic, [b"last"])
+    assert sorted(seen) == [*numbered(100), b"last"]
+
+
+async def test_a_message_that_comes_while_none_should_is_taken_later(broker: Broker) -> None:
+    """A partition that is given to us in a rest begins to deliver before it is paused."""
+    import confluent_kafka
+
+    class Unpausable(confluent_kafka.Consumer):
+        def pause(self, partitions: Any) -> None:
+            pass
+
+    topic = broker.topic(1)
+    await beside(broker.fill, topic, numbered(100))
+    kafka = SimpleNamespace(**{**vars(confluent_kafka), "Consumer": Unpausable})
+    reader = KafkaReader(kafka, read_source(broker.url(topic, f"of-{topic}", "endpoint=e")), lambda kind, text: None)
+    ends_s = time.monotonic() + PATIENCE_S
+    while not reader._early:
+        assert time.monotonic() < ends_s
+        await reader.rest()
+    seen: list[bytes] = []
+    while len(seen) < 100:
+        assert time.monotonic() < ends_s
+        seen += [one.job.request.body for one in await reader.take()]
+    await reader.close()
+    assert seen == numbered(100)
+
+
 async def test_while_too_many_jobs_wait_nothing_is_taken_and_then_all_is(broker: Broker, database: Database) -> None:
     topic = broker.topic()
     following = Following(database, broker.url(topic, f"of-{topic}", "endpoint=e"))
@@ -252,8 +293,9 @@ async def test_a_broker_that_was_away_and_is_back_loses_no_message_and_no_answer
             broker.down()
             with monkeypatch.context() as patched:
                 patched.setattr(stream_kafka, "DELIVERY_S", 0.3)
+                hasty = Following(database, url)
                 with pytest.raises(UpstreamFailed, match="_MSG_TIMED_OUT"):
-                    await following.streams.publish(callback, "m7")
+                    await hasty.streams.publish(callback, "m7")
             await until(lambda: following.log != [])
             broker.up()
             await beside(broker.fill, topic, [b"later"])

@@ -251,6 +251,7 @@ def _client_config(source: Source) -> dict[str, Any]:
         "bootstrap.servers": parts.netloc.rpartition("@")[2],
         "client.id": "hyperion",
         "socket.keepalive.enable": True,
+        "reconnect.backoff.max.ms": int(RETRY_S * 1000),
         "log_level": 0,  # it would write to stderr: its errors are told by `error_cb`
         "security.protocol": ("SASL_" if source.sasl else "") + ("SSL" if tls else "PLAINTEXT"),
     }
