@@ -16,6 +16,8 @@ from tests.control.test_life import wait_until
 from tests.e2e.served import Served
 from tests.oidc_issuer import OidcIssuer
 
+pytestmark = pytest.mark.timeout(180)
+
 SUMS = Path(__file__).parents[1] / "e2e" / "models" / "sums"
 ROWS = {"shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
 BODY = json.dumps({"inputs": [{"name": name, **ROWS} for name in ("a", "b")]}).encode()

@@ -12,6 +12,8 @@ import pytest
 
 from tests.e2e.served import Served
 
+pytestmark = pytest.mark.timeout(180)
+
 SUMS = Path(__file__).parents[1] / "e2e" / "models" / "sums"
 
 

@@ -11,6 +11,13 @@ from tests.e2e.served import Served
 MODELS = Path(__file__).parent / "models"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole platforms take seconds to start, and many of them on a machine that does other things, too."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(180))
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """`serve(PATH…, options=(…), env={…})` gives a ready server; in the end SIGTERM must leave nothing of it."""

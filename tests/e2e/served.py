@@ -1,6 +1,7 @@
 """A real `hyperion serve` on free ports: started, waited for, asked, and stopped without a trace."""
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -40,18 +42,38 @@ class Answer(NamedTuple):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that the kernel gives to outgoing connections."""
+    """Ports that nobody listens on, below those that the kernel gives to outgoing connections. No other process of
+    these tests is given them before this one has ended: they are bound later."""
     ports: list[int] = []
-    for port in random.sample(range(20_000, 32_000), 2_000):
+    for port in random.sample(range(20_000, 32_000), 4_000):
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+        if not _claim(port):
+            continue
         ports.append(port)
         if len(ports) == count:
             return ports
     raise RuntimeError("no free ports between 20000 and 32000")
+
+
+def _claim(port: int) -> bool:
+    """Whether the port is this process's: a lock on a file of its number, until the process ends."""
+    directory = Path(tempfile.gettempdir(), f"hyperion-test-ports-{os.getuid()}")
+    directory.mkdir(exist_ok=True)
+    file = os.open(directory / str(port), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(file)
+        return False
+    _claimed.append(file)
+    return True
+
+
+_claimed: list[int] = []
 
 
 class Served:

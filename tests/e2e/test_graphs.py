@@ -19,6 +19,8 @@ pytest.importorskip("skl2onnx")
 
 from tests.e2e.cascade_digits import run_fold, sum_up
 
+pytestmark = pytest.mark.timeout(240)  # to train the models takes five seconds of a core, and minutes of a busy one
+
 EXAMPLES = Path(__file__).parents[2] / "examples" / "graphs"
 MODELS = {
     "pipeline": {"scale": "scale.onnx", "read": "read.onnx", "ink": "ink", "say": "say"},

@@ -12,7 +12,7 @@ from tests.e2e.admin_client import ENDED, Api
 from tests.e2e.digit_models import write_versions
 from tests.e2e.served import Served
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 ROLLOUT = {
     "strategy": "shadow",
