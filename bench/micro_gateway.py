@@ -12,12 +12,12 @@ import time
 from typing import Any
 
 from hyperion.gateway.dispatch import ReplicaLink
-from hyperion.gateway.door import Door
-from hyperion.gateway.http import HttpEdge
-from hyperion.gateway.http_routes import HttpRoutes
-from hyperion.gateway.http_status import CODES
-from hyperion.gateway.identity import Identities
-from hyperion.gateway.limit_book import LimitBook
+from hyperion.gateway.front.door import Door
+from hyperion.gateway.front.identity import Identities
+from hyperion.gateway.http.protocol import HttpEdge
+from hyperion.gateway.http.routes import HttpRoutes
+from hyperion.gateway.http.status import CODES
+from hyperion.gateway.limits.book import LimitBook
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.ring import Ring

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 
 from bench.micro_wire import time_call
-from hyperion.gateway.caller import Caller
-from hyperion.gateway.limit_book import LimitBook
-from hyperion.gateway.limits import Limiter
+from hyperion.gateway.front.caller import Caller
+from hyperion.gateway.limits.book import LimitBook
+from hyperion.gateway.limits.limiter import Limiter
 from hyperion.schema.protect import EndpointLimits, Limits, Quotas, TenantRecord
 
 PLENTY = 1e9

@@ -1,7 +1,7 @@
 """Microbenchmarks of the rules: `python bench/micro_rules.py` prints the microseconds that one check costs.
 
 One range rule on an input of so many elements, in Python and in numpy, beside what a call costs without any rule. Where
-numpy becomes faster is `gateway/rules.SMALL_ELEMENTS`. Compare such figures only on one machine, side by side.
+numpy becomes faster is `gateway/front/rules.SMALL_ELEMENTS`. Compare such figures only on one machine, side by side.
 """
 
 from functools import partial
@@ -9,8 +9,8 @@ from functools import partial
 import numpy as np
 
 from bench.micro_wire import time_call
-from hyperion.gateway import rules
-from hyperion.gateway.rules import Rules
+from hyperion.gateway.front import rules
+from hyperion.gateway.front.rules import Rules
 from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.protect import InputRule, SchemaRules

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, its neigh
 from docs.reference_resources import KINDS, resource_sections, resources_text, routes
 from hyperion.cli.group import cli as command
 from hyperion.cli.settings import SETTINGS
-from hyperion.gateway.grpc_status import CODES as GRPC_CODES
-from hyperion.gateway.http_status import STATUS as HTTP_STATUS
+from hyperion.gateway.grpc.status import CODES as GRPC_CODES
+from hyperion.gateway.http.status import STATUS as HTTP_STATUS
 from hyperion.schema import errors
 from hyperion.telemetry.metrics import FAMILIES
 

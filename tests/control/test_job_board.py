@@ -12,7 +12,7 @@ from hyperion.control.job_board import JobBoard
 from hyperion.control.job_desk import JobDesk
 from hyperion.control.publish import Publisher
 from hyperion.fleet.home import listen_unix
-from hyperion.gateway.desk import Desk
+from hyperion.gateway.jobs.desk import Desk
 from hyperion.policy.jobs import LEASE_S
 from hyperion.schema.errors import NotReady, StorageFailed
 from hyperion.schema.job import (

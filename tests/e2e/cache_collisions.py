@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hyperion.gateway.cache import BYPASSED, ResponseCache
-from hyperion.gateway.cache_memory import CacheMemory
+from hyperion.gateway.cache.answers import BYPASSED, ResponseCache
+from hyperion.gateway.cache.memory import CacheMemory
 from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.schema.protect import Cache
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from hyperion.gateway.caller import Peer
-from hyperion.gateway.grpc import GrpcEdge, GrpcTuning, start_grpc
+from hyperion.gateway.front.caller import Peer
+from hyperion.gateway.grpc.edge import GrpcEdge, GrpcTuning, start_grpc
 from hyperion.gateway.pending import PendingCall, Reply
 from hyperion.schema import errors
 from hyperion.schema.call import InferenceAnswer, InferenceCall, Tensor

@@ -16,18 +16,18 @@ from typing import Any
 import msgspec
 import uvloop
 
-from hyperion.gateway.counts import Counts
-from hyperion.gateway.door import Door
-from hyperion.gateway.grpc_status import CODES as GRPC_CODES
-from hyperion.gateway.http import HttpEdge
-from hyperion.gateway.http_routes import HttpRoutes
-from hyperion.gateway.http_status import CODES
-from hyperion.gateway.identity import Identities
-from hyperion.gateway.limit_book import LimitBook
+from hyperion.gateway.front.door import Door
+from hyperion.gateway.front.identity import Identities
+from hyperion.gateway.grpc.status import CODES as GRPC_CODES
+from hyperion.gateway.http.protocol import HttpEdge
+from hyperion.gateway.http.routes import HttpRoutes
+from hyperion.gateway.http.status import CODES
+from hyperion.gateway.limits.book import LimitBook
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.pools import make_pool
 from hyperion.gateway.process import MIN_SLOT_BYTES
+from hyperion.gateway.release.counts import Counts
 from hyperion.gateway.route import Router
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.protect import Directory, Protection

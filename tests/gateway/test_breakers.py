@@ -5,7 +5,7 @@ import json
 import time
 from pathlib import Path
 
-from hyperion.gateway.breakers import BreakerBook, Breakers
+from hyperion.gateway.recovery.breakers import BreakerBook, Breakers
 from hyperion.schema.protect import Breaker
 from hyperion.telemetry.logs import EventLog
 from tests.gateway.runners import config_of, kept_runners, served_by

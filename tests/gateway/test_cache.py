@@ -11,9 +11,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from hyperion.gateway.cache import BYPASS, BYPASSED, HIT, MISS, STALE, ResponseCache
-from hyperion.gateway.cache_front import MAX_BODY_BYTES, MAX_PER_ENTRY
-from hyperion.gateway.cache_memory import CachedAnswer, CacheMemory
+from hyperion.gateway.cache.answers import BYPASS, BYPASSED, HIT, MISS, STALE, ResponseCache
+from hyperion.gateway.cache.front import MAX_BODY_BYTES, MAX_PER_ENTRY
+from hyperion.gateway.cache.memory import CachedAnswer, CacheMemory
 from hyperion.policy.cache_worth import LOOKS_PER_S, SAMPLE, Worth
 from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.schema.protect import Cache
@@ -402,5 +402,5 @@ def test_requests_built_to_collide_never_get_each_others_answers() -> None:
 
 @pytest.mark.interpreted
 def test_the_run_of_collisions_finds_a_key_that_leaves_something_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hyperion.gateway.cache.make_key", lambda scope, digest, one: bytes(one.inputs[0].data))
+    monkeypatch.setattr("hyperion.gateway.cache.answers.make_key", lambda scope, digest, one: bytes(one.inputs[0].data))
     assert collisions.run(3_000, 2, lambda _: None) == 1

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from hyperion.gateway.cache import SHARED_HIT, ResponseCache
-from hyperion.gateway.cache_elsewhere import Elsewhere
-from hyperion.gateway.cache_memory import CacheMemory
+from hyperion.gateway.cache.answers import SHARED_HIT, ResponseCache
+from hyperion.gateway.cache.elsewhere import Elsewhere
+from hyperion.gateway.cache.memory import CacheMemory
+from hyperion.gateway.cache.shared import SharedCache, SharedStore
 from hyperion.gateway.pending import PendingCall
-from hyperion.gateway.shared_cache import SharedCache, SharedStore
 from hyperion.schema.call import InferenceAnswer
 from hyperion.schema.protect import Cache
 from tests.gateway.redis_server import RedisServer

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.gateway.cache_key import LARGE_BYTES, identity, make_key
+from hyperion.gateway.cache.key import LARGE_BYTES, identity, make_key
 from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.schema.errors import InternalError
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from hyperion.gateway.binning import Binner, kind_of, predictions, value_of
-from hyperion.gateway.counts import BOUNDS_NS, BUCKETS, KEPT_EPOCHS, MAX_PREDICTIONS, MAX_REASONS, Counts
 from hyperion.gateway.pending import UNHEARD, PendingCall
+from hyperion.gateway.release.binning import Binner, kind_of, predictions, value_of
+from hyperion.gateway.release.counts import BOUNDS_NS, BUCKETS, KEPT_EPOCHS, MAX_PREDICTIONS, MAX_REASONS, Counts
 from hyperion.schema import errors
 from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.schema.release import OutputBins, Split, Track

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hyperion.gateway.flights import MAX_FOLLOWERS, Flights
+from hyperion.gateway.cache.flights import MAX_FOLLOWERS, Flights
 from hyperion.gateway.pending import UNHEARD, PendingCall
 from hyperion.schema.call import InferenceAnswer, InferenceCall, Tensor
 from hyperion.schema.errors import ClientGone, DeadlineExceeded, HyperionError, ModelFailed, Unsupported

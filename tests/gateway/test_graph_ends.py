@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from hyperion.gateway.graph_pool import GraphPool
-from hyperion.gateway.graph_switch import first_value
+from hyperion.gateway.graph.pool import GraphPool
+from hyperion.gateway.graph.switch import first_value
 from hyperion.policy.brownout import SOFT
 from hyperion.schema.call import Tensor
 from hyperion.schema.protect import Graph, Protection, Until

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from hyperion.gateway.graph_pool import GraphPool
+from hyperion.gateway.graph.pool import GraphPool
 from hyperion.policy.graph_signature import derive_signature
 from hyperion.schema.protect import Cache, EndpointLimits, Fallback, Graph, GraphStep, Protection, Until
 from hyperion.schema.snapshot import ServedModel, Snapshot

@@ -13,9 +13,9 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from hyperion.gateway.grpc import GrpcTuning
-from hyperion.gateway.grpc_status import CODES
-from hyperion.gateway.http_status import CODES as HTTP_CODES
+from hyperion.gateway.grpc.edge import GrpcTuning
+from hyperion.gateway.grpc.status import CODES
+from hyperion.gateway.http.status import CODES as HTTP_CODES
 from hyperion.schema.call import BatchAnswer, Tensor
 from hyperion.schema.errors import InvalidConfig
 from hyperion.wire.grpc_messages import (

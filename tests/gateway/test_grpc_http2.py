@@ -15,7 +15,7 @@ import grpc
 import pytest
 from hpack import Decoder
 
-from hyperion.gateway.grpc_server import GrpcTuning
+from hyperion.gateway.grpc.server import GrpcTuning
 from hyperion.wire.grpc_framing import MessageReader, frame_message
 from hyperion.wire.grpc_messages import ModelInferResponse
 from hyperion.wire.http2_frames import (

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from hyperion.gateway.flights import Flights
+from hyperion.gateway.cache.flights import Flights
 from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.schema.errors import RunnerLost
 from hyperion.schema.protect import EndpointLimits, Fallback, Protection

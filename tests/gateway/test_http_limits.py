@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from hyperion.gateway import http, http_exchange
+from hyperion.gateway.http import exchange as http_exchange
+from hyperion.gateway.http import protocol as http
 from hyperion.schema.snapshot import ServedVersion
 from tests.gateway.runners import Fifo
 from tests.gateway.serving import Client, Serving, generate, get, infer, on_uvloop, request, serving

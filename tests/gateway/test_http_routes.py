@@ -5,9 +5,9 @@ import json
 import pytest
 from msgspec import structs
 
-from hyperion.gateway.grpc_status import CODES as GRPC_CODES
-from hyperion.gateway.http_status import CODES, REASONS, STATUS, status_line
-from hyperion.gateway.http_targets import Target, parse_path
+from hyperion.gateway.grpc.status import CODES as GRPC_CODES
+from hyperion.gateway.http.status import CODES, REASONS, STATUS, status_line
+from hyperion.gateway.http.targets import Target, parse_path
 from hyperion.schema import errors
 from hyperion.schema.errors import HyperionError, ModelRefused, UnknownRoute
 from hyperion.schema.snapshot import ModelState, ServedVersion
@@ -263,7 +263,7 @@ async def test_names_that_callers_make_up_do_not_become_series(obedient: ServedV
 async def test_more_paths_than_are_remembered_are_answered_all_the_same(
     obedient: ServedVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperion.gateway.http_routes.MAX_TARGETS", 3)
+    monkeypatch.setattr("hyperion.gateway.http.routes.MAX_TARGETS", 3)
     async with serving(("obedient", obedient)) as gateway:
         with await gateway.connect() as client:
             for number in range(10):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hyperion.gateway.identity import Identities
+from hyperion.gateway.front.identity import Identities
 from hyperion.schema.protect import Access, Directory, IssuerRecord, KeyRecord, Protection, TenantRecord
 from hyperion.schema.snapshot import ServedVersion
 from tests.gateway.serving import Serving, get, infer, on_uvloop, request, serving

@@ -5,13 +5,13 @@ from typing import Any, cast
 
 import pytest
 
-from hyperion.gateway.caller import ANONYMOUS
-from hyperion.gateway.desk import Desk
-from hyperion.gateway.guard import Guard, Visit
-from hyperion.gateway.http_exchange import JSON, Exchange
-from hyperion.gateway.job_runner import JobRunner
-from hyperion.gateway.limits import UNCOUNTED
-from hyperion.gateway.once import Once
+from hyperion.gateway.front.caller import ANONYMOUS
+from hyperion.gateway.front.guard import Guard, Visit
+from hyperion.gateway.http.exchange import JSON, Exchange
+from hyperion.gateway.jobs.desk import Desk
+from hyperion.gateway.jobs.once import Once
+from hyperion.gateway.jobs.runner import JobRunner
+from hyperion.gateway.limits.limiter import UNCOUNTED
 from hyperion.schema.job import ClaimedJob, Finish, Held, Kept, StoredRequest
 from hyperion.telemetry.logs import EventLog
 

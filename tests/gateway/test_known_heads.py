@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperion.gateway import http
-from hyperion.gateway.http import HttpConnection
+from hyperion.gateway.http import protocol as http
+from hyperion.gateway.http.protocol import HttpConnection
 from tests.gateway.wires import Edge, Seen, Wire, feed
 
 HEAD = b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperion.gateway import http, large_body
-from hyperion.gateway.large_body import LARGEST_BYTES, SMALLEST_BYTES, BodyMemory
+from hyperion.gateway.http import large_body
+from hyperion.gateway.http import protocol as http
+from hyperion.gateway.http.large_body import LARGEST_BYTES, SMALLEST_BYTES, BodyMemory
 from hyperion.schema.snapshot import ServedVersion
 from tests.gateway.runners import Fifo
 from tests.gateway.serving import infer, on_uvloop, serving

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperion.gateway import limit_book
-from hyperion.gateway.caller import ANONYMOUS, Caller
-from hyperion.gateway.limit_book import LimitBook
-from hyperion.gateway.limits import COUNTED, UNCOUNTED, Limiter
+from hyperion.gateway.front.caller import ANONYMOUS, Caller
+from hyperion.gateway.limits import book as limit_book
+from hyperion.gateway.limits.book import LimitBook
+from hyperion.gateway.limits.limiter import COUNTED, UNCOUNTED, Limiter
 from hyperion.schema.errors import RateLimited
 from hyperion.schema.protect import Cost, EndpointLimits, Limits, Quotas, TenantRecord
 from hyperion.schema.usage import Amounts, OthersUsage, UsageRow
@@ -276,7 +276,7 @@ def test_the_fields_say_all_policies_and_what_is_left_of_the_tightest() -> None:
 
 @pytest.mark.interpreted
 def test_nobody_in_particular_has_no_meter_and_too_many_tenants_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hyperion.gateway.usage.MAX_TENANTS", 2)
+    monkeypatch.setattr("hyperion.gateway.limits.usage.MAX_TENANTS", 2)
     book = LimitBook(wall=lambda: 1_795_219_200.0)
     one = limiter(None, book)
     for who in (ANONYMOUS, *(caller(name) for name in "abcd")):

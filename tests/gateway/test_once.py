@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperion.gateway import once as once_module
-from hyperion.gateway.once import Once
+from hyperion.gateway.jobs import once as once_module
+from hyperion.gateway.jobs.once import Once
 from hyperion.policy.idempotency import LEASE_S
 from hyperion.schema.errors import Conflict, HyperionError, KeyReused, ModelFailed, NotReady, Overloaded
 from hyperion.schema.job import KeyScope, StoredAnswer

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from hyperion.gateway.recovery import Recovery
-from hyperion.gateway.static_answer import StaticAnswer
+from hyperion.gateway.recovery.plan import Recovery
+from hyperion.gateway.recovery.static_answer import StaticAnswer
 from hyperion.schema.errors import InvalidConfig
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
 from hyperion.schema.protect import Breaker, Cache, Fallback, Protection, Retry

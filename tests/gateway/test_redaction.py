@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from hyperion.gateway.binning import MAX_LABEL, predictions, value_of
-from hyperion.gateway.compare import MAX_TEXT, compare, first_text
-from hyperion.gateway.counts import Counts
 from hyperion.gateway.pending import PendingCall
+from hyperion.gateway.release.binning import MAX_LABEL, predictions, value_of
+from hyperion.gateway.release.compare import MAX_TEXT, compare, first_text
+from hyperion.gateway.release.counts import Counts
 from hyperion.policy.redact import Redaction
 from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hyperion.gateway.http_refusals import MAX_STANDING
+from hyperion.gateway.http.refusals import MAX_STANDING
 from hyperion.gateway.pool import GLANCE_EVERY
 from hyperion.policy.latency import LatencyCurve
 from hyperion.schema.snapshot import ServedVersion

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from hyperion.gateway.caller import Caller
-from hyperion.gateway.limit_book import LimitBook
-from hyperion.gateway.limits import Limiter
-from hyperion.gateway.report import Reporter
+from hyperion.gateway.front.caller import Caller
+from hyperion.gateway.limits.book import LimitBook
+from hyperion.gateway.limits.limiter import Limiter
+from hyperion.gateway.release.report import Reporter
 from hyperion.schema.errors import RateLimited
 from hyperion.schema.protect import Quotas, TenantRecord
 from hyperion.schema.release import GatewayReport, Split, Track

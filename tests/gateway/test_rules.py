@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.gateway.coerce import coerce
-from hyperion.gateway.rules import SMALL_ELEMENTS, Rules
+from hyperion.gateway.front.coerce import coerce
+from hyperion.gateway.front.rules import SMALL_ELEMENTS, Rules
 from hyperion.policy.constraints import INTEGERS, LARGEST, explain_misfit
 from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.schema.errors import NotReady, SchemaMismatch

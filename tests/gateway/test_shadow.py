@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from msgspec import structs
 
-from hyperion.gateway.compare import compare, first_text
-from hyperion.gateway.counts import MAX_VALUES, MAX_VALUES_PER_S, Counts
-from hyperion.gateway.shadow import MAX_OPEN, MAX_SLICES, Pairs
+from hyperion.gateway.release.compare import compare, first_text
+from hyperion.gateway.release.counts import MAX_VALUES, MAX_VALUES_PER_S, Counts
+from hyperion.gateway.release.shadow import MAX_OPEN, MAX_SLICES, Pairs
 from hyperion.schema.call import Tensor
 from hyperion.schema.release import PairCounts, Split, Track
 from hyperion.schema.snapshot import ServedVersion

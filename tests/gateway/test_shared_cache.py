@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from hyperion.gateway import shared_cache
-from hyperion.gateway.shared_cache import (
+from hyperion.gateway.cache import shared as shared_cache
+from hyperion.gateway.cache.shared import (
     AWAY_S,
     BOUND_S,
     CONNECTIONS,

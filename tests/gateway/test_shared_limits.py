@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hyperion.gateway import shared_limits
-from hyperion.gateway.caller import Caller
-from hyperion.gateway.limit_book import LimitBook
-from hyperion.gateway.limits import Limiter
-from hyperion.gateway.shared_limits import SharedLimits
+from hyperion.gateway.front.caller import Caller
+from hyperion.gateway.limits import shared as shared_limits
+from hyperion.gateway.limits.book import LimitBook
+from hyperion.gateway.limits.limiter import Limiter
+from hyperion.gateway.limits.shared import SharedLimits
 from hyperion.policy import lease
 from hyperion.policy.lease import PERIOD_S, admitted_most
 from hyperion.policy.rate_limit import UNITS_PER_NS

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from hyperion.gateway.grpc import start_grpc
-from hyperion.gateway.split import place_of
+from hyperion.gateway.grpc.edge import start_grpc
+from hyperion.gateway.release.split import place_of
 from hyperion.schema.release import Split, Track
 from hyperion.schema.snapshot import ServedModel, ServedVersion, Snapshot
 from hyperion.wire.grpc_messages import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse

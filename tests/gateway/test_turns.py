@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperion.gateway.batch import CONTENDED_TAKES, WaitingQueue
-from hyperion.gateway.caller import Caller
+from hyperion.gateway.front.caller import Caller
 from hyperion.gateway.pending import UNHEARD, PendingCall
 from hyperion.gateway.turns import MAX_RESTING
 from hyperion.policy.batching import AGEING_NS, BatchLimits

@@ -10,7 +10,7 @@ import hyperion.policy
 
 MODULES = sorted(
     [f"hyperion.policy.{module.name}" for module in pkgutil.iter_modules(hyperion.policy.__path__)]
-    + ["hyperion.gateway.http_known", "hyperion.gateway.http_targets", "hyperion.gateway.admit"]
+    + ["hyperion.gateway.http.known", "hyperion.gateway.http.targets", "hyperion.gateway.admit"]
 )
 
 

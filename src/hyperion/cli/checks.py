@@ -55,7 +55,7 @@ def _check_python() -> Check:
 
 def is_compiled() -> bool:
     """If the hot path runs as machine code (`setup.py`)."""
-    spec = importlib.util.find_spec("hyperion.gateway.http")
+    spec = importlib.util.find_spec("hyperion.gateway.http.protocol")
     return spec is not None and spec.origin is not None and not spec.origin.endswith(".py")
 
 

@@ -1,8 +1,8 @@
 """Whether a call is admitted to a pool: if it fits the model's signature and its queue, and the key that says with
 which other calls it may be merged.
 
-Called by `gateway/pipeline` for callers, by `gateway/shadow` for copies. A key that was checked once is remembered with
-its pool, so that the usual request costs one look-up.
+Called by `gateway/pipeline` for callers, by `gateway/release/shadow` for copies. A key that was checked once is
+remembered with its pool, so that the usual request costs one look-up.
 """
 
 import time

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final
 
-from hyperion.gateway.caller import ANONYMOUS, Caller
+from hyperion.gateway.front.caller import ANONYMOUS, Caller
 from hyperion.gateway.pending import PendingCall
 from hyperion.gateway.turns import Flow, Level, Total
 from hyperion.policy.batching import BatchLimits, BatchPlan, plan_batch, virtual_deadline

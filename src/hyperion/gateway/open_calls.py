@@ -19,8 +19,8 @@ from hyperion.telemetry.logs import EventLog
 from hyperion.wire.frame_headers import Result
 
 if TYPE_CHECKING:
-    from hyperion.gateway.counts import Counts
-    from hyperion.gateway.guard import Guard
+    from hyperion.gateway.front.guard import Guard
+    from hyperion.gateway.release.counts import Counts
 
 DEGRADED: Final = ((b"x-hyperion-degraded", b"true"),)
 

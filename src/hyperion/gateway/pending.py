@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Protocol
 
-from hyperion.gateway.caller import ANONYMOUS
+from hyperion.gateway.front.caller import ANONYMOUS
 from hyperion.schema.call import BatchAnswer, InferenceAnswer, InferenceCall
 from hyperion.schema.errors import Fields, HyperionError
 
 if TYPE_CHECKING:
-    from hyperion.gateway.counts import Tally
-    from hyperion.gateway.guard import Visit
+    from hyperion.gateway.front.guard import Visit
+    from hyperion.gateway.release.counts import Tally
 
 MODEL = "model"  # who serves, where nobody else had to
 NO_HEADERS: Final[Mapping[bytes, bytes]] = {}

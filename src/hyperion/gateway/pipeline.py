@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from hyperion.gateway.admit import admit
-from hyperion.gateway.caller import ANONYMOUS, UNKNOWN_PEER, Peer
-from hyperion.gateway.door import Door
-from hyperion.gateway.guard import Visit
-from hyperion.gateway.listing import Listing
+from hyperion.gateway.front.caller import ANONYMOUS, UNKNOWN_PEER, Peer
+from hyperion.gateway.front.door import Door
+from hyperion.gateway.front.guard import Visit
+from hyperion.gateway.front.listing import Listing
 from hyperion.gateway.pending import NO_HEADERS, SHADOW, UNHEARD, PendingCall, Reply
 from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.room import overloaded, refusal_of

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from hyperion.gateway.batch import WaitingQueue
-from hyperion.gateway.breakers import Breakers
 from hyperion.gateway.connect import keep_connected
-from hyperion.gateway.hedging import Hedging
 from hyperion.gateway.open_calls import Finished, OpenCalls
 from hyperion.gateway.pending import SHADOW, PendingCall
+from hyperion.gateway.recovery.breakers import Breakers
+from hyperion.gateway.recovery.hedging import Hedging
 from hyperion.gateway.replica import Batch, Link
 from hyperion.gateway.room import displaced_by, overloaded
 from hyperion.policy.admission import BUDGET_SHARE, QueueState, expected_wait_ns
@@ -36,7 +36,7 @@ from hyperion.wire.frame_headers import Hello, Result
 from hyperion.wire.json_nulls import Nulls
 
 if TYPE_CHECKING:
-    from hyperion.gateway.split import Watch
+    from hyperion.gateway.release.split import Watch
 
 GLANCE_EVERY: Final = 16  # requests; each look costs a system call
 SLOW_NS: Final = 20_000_000  # of a batch; a prediction costs some microseconds

@@ -2,10 +2,10 @@
 maker of pools that `gateway/process` gives to `gateway/route`.
 """
 
-from hyperion.gateway.graph_pool import FindPool, GraphPool
+from hyperion.gateway.graph.pool import FindPool, GraphPool
 from hyperion.gateway.open_calls import Finished
 from hyperion.gateway.pool import BatchDone, VersionPool
-from hyperion.gateway.upstream_pool import UpstreamPool
+from hyperion.gateway.upstream.pool import UpstreamPool
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog
 

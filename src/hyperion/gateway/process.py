@@ -19,19 +19,19 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from hyperion.gateway.accept import Acceptor
-from hyperion.gateway.counts import Counts
-from hyperion.gateway.door import Door
-from hyperion.gateway.http import HttpEdge
-from hyperion.gateway.http_routes import HttpRoutes
-from hyperion.gateway.http_status import CODES
-from hyperion.gateway.identity import Identities
-from hyperion.gateway.limit_book import LimitBook
+from hyperion.gateway.front.door import Door
+from hyperion.gateway.front.identity import Identities
+from hyperion.gateway.http.protocol import HttpEdge
+from hyperion.gateway.http.routes import HttpRoutes
+from hyperion.gateway.http.status import CODES
+from hyperion.gateway.jobs.remember import Remembering
+from hyperion.gateway.limits.book import LimitBook
 from hyperion.gateway.link import ControlLink
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.pools import make_pool
-from hyperion.gateway.remember import Remembering
-from hyperion.gateway.report import Reporter
+from hyperion.gateway.release.counts import Counts
+from hyperion.gateway.release.report import Reporter
 from hyperion.gateway.route import Router
 from hyperion.gateway.siblings import Siblings, socket_of
 from hyperion.gateway.tls import TlsFiles, make_tls_context
@@ -43,7 +43,7 @@ from hyperion.telemetry.metrics import Metrics
 from hyperion.wire.limits import WireLimits
 
 if TYPE_CHECKING:
-    from hyperion.gateway.grpc import GrpcEdge
+    from hyperion.gateway.grpc.edge import GrpcEdge
 
 DEADLINE_LOOK_S: Final = 0.01
 GIVE_WAY_S: Final = 1.5  # how long what takes a while to import lets the first model go first
@@ -89,7 +89,7 @@ class Gateway:
         self._reporter = Reporter(
             run_dir / "control.sock", config.worker, self._counts, self._metrics.count_dropped, self._book
         )
-        from hyperion.gateway.grpc_status import CODES as GRPC_CODES
+        from hyperion.gateway.grpc.status import CODES as GRPC_CODES
 
         self._pipeline = Pipeline(
             self._router,
@@ -177,7 +177,7 @@ class Gateway:
     def _share_limits(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[None]]:
         if not self._config.redis_url:
             return []
-        from hyperion.gateway.shared_limits import SharedLimits
+        from hyperion.gateway.limits.shared import SharedLimits
 
         return [loop.create_task(SharedLimits(self._config.redis_url, self._book, self._log).run())]
 
@@ -194,8 +194,8 @@ class Gateway:
     async def _start_grpc(self) -> "GrpcEdge | None":
         if not self._config.grpc_port:
             return None
-        from hyperion.gateway.grpc import start_grpc
-        from hyperion.gateway.grpc_once import GrpcOnce
+        from hyperion.gateway.grpc.edge import start_grpc
+        from hyperion.gateway.grpc.once import GrpcOnce
 
         edge = await start_grpc(self._pipeline, self._config, self._limits, self._log)
         once, tenant_of = self._remembering.once, self._remembering.tenant_of
@@ -261,7 +261,7 @@ def _import_slow(config: GatewayConfig) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy starts a thread per core for matrices; here are none
     import_module("numpy")
     if config.grpc_port:
-        import_module("hyperion.gateway.grpc")
+        import_module("hyperion.gateway.grpc.edge")
 
 
 async def _first_to_end(tasks: list[asyncio.Task[None]]) -> BaseException | None:

@@ -1,5 +1,6 @@
-"""What a pool sends its batches to: the part that runners (`gateway/dispatch`) and other servers (`gateway/upstream`)
-have in common. Holds the batches that are under way, and gives each caller of one that came back its outcome.
+"""What a pool sends its batches to: the part that runners (`gateway/dispatch`) and other servers
+(`gateway/upstream/link`) have in common. Holds the batches that are under way, and gives each caller of one that came
+back its outcome.
 """
 
 from typing import TYPE_CHECKING, Protocol
@@ -11,7 +12,7 @@ from hyperion.wire.frame_headers import Hello, Result
 from hyperion.wire.tensor import split_rows
 
 if TYPE_CHECKING:
-    from hyperion.gateway.breakers import BreakerBook
+    from hyperion.gateway.recovery.breakers import BreakerBook
 
 
 class Batch:

@@ -6,7 +6,7 @@ when it is too long is `policy/admission`'s; who goes before whom is the queue's
 
 from typing import TYPE_CHECKING, Final
 
-from hyperion.gateway.caller import Caller
+from hyperion.gateway.front.caller import Caller
 from hyperion.policy.admission import is_overfull, refusal, retry_after_s
 from hyperion.schema.errors import Overloaded
 

@@ -10,14 +10,14 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from hyperion.gateway.counts import Counts, Tally
-from hyperion.gateway.door import Door
-from hyperion.gateway.guard import Guard
+from hyperion.gateway.front.door import Door
+from hyperion.gateway.front.guard import Guard
+from hyperion.gateway.front.rules import Rules
 from hyperion.gateway.pool import VersionPool
-from hyperion.gateway.recovery import make_recovery
-from hyperion.gateway.rules import Rules
-from hyperion.gateway.shadow import Mirror
-from hyperion.gateway.split import SplitRoute, Watch
+from hyperion.gateway.recovery.plan import make_recovery
+from hyperion.gateway.release.counts import Counts, Tally
+from hyperion.gateway.release.shadow import Mirror
+from hyperion.gateway.release.split import SplitRoute, Watch
 from hyperion.policy.constraints import explain_misfit
 from hyperion.policy.redact import Redaction, explain_unknown_fields
 from hyperion.schema.errors import NotReady, UnknownModel

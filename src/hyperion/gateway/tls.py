@@ -5,7 +5,7 @@ import os
 import ssl
 from typing import Any
 
-from hyperion.gateway.caller import Peer
+from hyperion.gateway.front.caller import Peer
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import InvalidConfig
 

@@ -1,5 +1,5 @@
-"""Whether somebody may call an endpoint. Called by `gateway/guard`, once for each caller and endpoint, and by
-`gateway/door` for lists of endpoints; pure.
+"""Whether somebody may call an endpoint. Called by `gateway/front/guard`, once for each caller and endpoint, and by
+`gateway/front/door` for lists of endpoints; pure.
 
 Deny by default: where credentials are required nobody comes in without them, but to endpoints that let anybody in.
 """

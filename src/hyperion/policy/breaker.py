@@ -1,5 +1,5 @@
 """When a replica or an upstream is left alone because it fails too often, and when it is tried again. Pure: clocks and
-randomness come in; `gateway/breakers` keeps the state.
+randomness come in; `gateway/recovery/breakers` keeps the state.
 
 Closed, it counts calls and failures of the last seconds; at the share `failures` of at least `min_calls` it opens, and
 after `min_calls` failures in a row, however well the seconds before went.

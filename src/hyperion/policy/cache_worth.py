@@ -1,4 +1,5 @@
-"""Whether looking into the cache pays: what hits save, against what every look costs. Pure; `gateway/cache` counts.
+"""Whether looking into the cache pays: what hits save, against what every look costs. Pure; `gateway/cache/answers`
+counts.
 
 Two shares of hits are followed, and the higher one counts. `recent` is of all looks, and finds what comes again soon.
 `sampled` is of the requests of a fixed small part of all keys, which are looked up at all times: what comes again after

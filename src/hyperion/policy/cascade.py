@@ -1,4 +1,4 @@
-"""Which rows of a cheap model's answer are sure enough to be the answer. Pure; used by `gateway/graph_cascade` with
+"""Which rows of a cheap model's answer are sure enough to be the answer. Pure; used by `gateway/graph/cascade` with
 each request, and by `policy/cascade_fit` to choose what is sure enough.
 
 A row of scores is turned into probabilities with a temperature T (Guo et al., On Calibration of Modern Neural Networks,

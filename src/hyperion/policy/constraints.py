@@ -2,7 +2,7 @@
 which element is the first that breaks one. Pure.
 
 Bounds and enumerated numbers are rounded to the datatype, as a caller's numbers were: 0.1 is not over `max: 0.1` only
-because FP32 has no 0.1. `gateway/rules` asks for every request, control when it learns a version's signature.
+because FP32 has no 0.1. `gateway/front/rules` asks for every request, control when it learns a version's signature.
 """
 
 from collections.abc import Sequence

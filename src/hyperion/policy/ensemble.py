@@ -1,4 +1,4 @@
-"""The answers of several models made into one. Pure; used by `gateway/graph_ensemble`. Arrays are all of one shape; the
+"""The answers of several models made into one. Pure; used by `gateway/graph/ensemble`. Arrays are all of one shape; the
 members come in the order of the graph's steps, those that are missing left out.
 """
 

@@ -1,5 +1,5 @@
 """Which failures a fallback answers for, and how a request's time is shared along its chain. Pure; used by
-`gateway/recovery`.
+`gateway/recovery/plan`.
 
 Each attempt gets half of what is left, the last one all of it, and a little is kept where the chain ends with an answer
 that is at hand: so the caller has one within its deadline, however the attempts end.

@@ -1,5 +1,5 @@
 """What each step of a graph is fed with, and what is asked of it: no output travels that nobody needs. Pure; used by
-`gateway/graph_pool`, once per set of outputs that callers ask for.
+`gateway/graph/pool`, once per set of outputs that callers ask for.
 """
 
 from collections.abc import Collection, Mapping, Sequence

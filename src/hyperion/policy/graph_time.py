@@ -1,5 +1,5 @@
 """How much of a request's time a step of a graph may take that the answer can do without. Pure; used by
-`gateway/graph_run`.
+`gateway/graph/run`.
 
 What is optional has to end a little before the request's deadline, so that the answer without it still comes in time.
 """

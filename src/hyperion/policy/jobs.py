@@ -1,6 +1,6 @@
 """How jobs are worked off: what an attempt's answer means, when the next one is due, and when to give up.
 
-Pure: called by `gateway/job_runner` (what an answer means) and by `store/jobs` (what follows from it).
+Pure: called by `gateway/jobs/runner` (what an answer means) and by `store/jobs` (what follows from it).
 """
 
 from typing import Final

@@ -2,8 +2,8 @@
 
 The shared bucket lies on a server; a gateway takes tokens before it needs them (a lease) about each `PERIOD_S`, so that
 no request ever waits for the server. Where it holds none it may use an advance, of which it tells the server at the
-next exchange; it gets a new one when it is told then that the level is not below 0. Called by `gateway/shared_limits`
-and `gateway/buckets`; the server's side is `gateway/shared_script`.
+next exchange; it gets a new one when it is told then that the level is not below 0. Called by `gateway/limits/shared`
+and `gateway/limits/buckets`; the server's side is `gateway/limits/shared_script`.
 
 **Bound.** Let `S` be the level of the shared bucket, plus all tokens leased and not yet used, minus all that gateways
 owe and have not yet told. The server refills only as far as level and leases together stay within the burst, so

@@ -1,5 +1,5 @@
 """Whether a rate limit lets something pass now: a token bucket, kept as the one moment until which it is spent. Pure;
-called by `gateway/buckets` for each request.
+called by `gateway/limits/buckets` for each request.
 
 This is the generic cell rate algorithm (GCRA, ITU-T I.371, "virtual scheduling"): each thing that passes moves the
 moment `spent_until` on by what it costs in time, and it passes where that moment is then at most `tolerance` away.

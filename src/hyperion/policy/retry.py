@@ -1,4 +1,4 @@
-"""Whether a failed attempt is made again, and after how long. Pure; `gateway/recovery` keeps the budget's state.
+"""Whether a failed attempt is made again, and after how long. Pure; `gateway/recovery/plan` keeps the budget's state.
 
 Retries are paid from a budget that grows with the traffic, so that an outage is never multiplied: 20 % of the requests
 and one a second, by default. The wait doubles from try to try and is drawn from zero on ("full jitter": Brooker,

@@ -1,7 +1,7 @@
 """Which signed tokens (JWT) count, once their signature is known to be good or to be worth checking. Pure.
 
-Called by `gateway/jwt`. Rules of RFC 8725 (best current practice): algorithms are pinned by us, a token cannot bring
-its own key, and issuer, audience and expiry have to be there and fit.
+Called by `gateway/front/jwt`. Rules of RFC 8725 (best current practice): algorithms are pinned by us, a token cannot
+bring its own key, and issuer, audience and expiry have to be there and fit.
 """
 
 import math

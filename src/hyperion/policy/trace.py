@@ -1,4 +1,5 @@
-"""Which of a caller's trace context (W3C Trace Context) goes on to another server. Pure: called by `gateway/upstream`.
+"""Which of a caller's trace context (W3C Trace Context) goes on to another server. Pure: called by
+`gateway/upstream/link`.
 
 The gateway makes no spans of its own, so what is passed on is what came, to the byte.
 """

@@ -1,6 +1,6 @@
 """Output tensors as one value of a shared cache: written by one gateway, read by another, maybe of another release.
 
-Called by `gateway/shared_cache`. A value says which form it has and carries a digest over its key and itself, so that
+Called by `gateway/cache/shared`. A value says which form it has and carries a digest over its key and itself, so that
 one that was cut off, mixed up or changed is no answer but nothing.
 
     form (1 byte) · SHA-256 over key and body, first 16 bytes · body: MessagePack [[name, datatype, shape, data] …]

@@ -1,6 +1,6 @@
 """HTTP/1.1 as a client: the bytes of a request, and answers read within strict limits. Sans-I/O, on httptools.
 
-Called by `gateway/upstream_http`. The peer is a server that may be broken or hostile: everything it sends is bounded
+Called by `gateway/upstream/http`. The peer is a server that may be broken or hostile: everything it sends is bounded
 before it is kept, and what breaks a rule raises `AnswerError`, upon which the connection is closed. An answer must say
 how long it is, by a length or by chunks: one that ends where the connection does cannot be told from half of one.
 """

@@ -1,5 +1,5 @@
 """Open Inference Protocol V2 over gRPC as its client speaks it; the twin of `oip_upstream`. Called by
-`gateway/upstream_grpc`."""
+`gateway/upstream/grpc`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final

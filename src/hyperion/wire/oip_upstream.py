@@ -1,6 +1,6 @@
 """Open Inference Protocol V2 over HTTP as its client speaks it: requests of ours to bytes, answers to tensors.
 
-Called by `gateway/upstream_http`; the twin for gRPC is `oip_grpc_upstream`. An answer is trusted as little as a
+Called by `gateway/upstream/http`; the twin for gRPC is `oip_grpc_upstream`. An answer is trusted as little as a
 request: sizes are checked before anything is allocated, and whatever is wrong with it is an `UpstreamFailed`. What an
 upstream says of an error goes to a caller only as one bounded line of plain text.
 """

@@ -1,0 +1,1 @@
+"""Endpoints that are made of others: pipelines, ensembles, switches, cascades."""

@@ -1,0 +1,1 @@
+"""Requests whose answer is kept by control: idempotent ones, and those that are answered later."""

@@ -1,0 +1,1 @@
+"""Several versions of one endpoint side by side: who gets which, and what is seen of each."""
