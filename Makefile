@@ -2,6 +2,7 @@
 
 VENV ?= .venv
 BIN := $(VENV)/bin
+BYTECODE := $(BIN)/python -m compileall -q -j 0 -x '/tests?/'
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
 MODEL ?= examples/digits
 ARGS ?=
@@ -11,6 +12,10 @@ JOBS ?= auto
 USABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 python,\
             $(shell $(p) -c '$(USABLE)' 2>/dev/null && echo $(p))))
+
+PYTEST := $(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Whole processes, which take half as long again when they are traced, and show little that the others do not.
+UNTRACED := tests/e2e tests/batch
 
 COMPILED := $(CURDIR)/build/compiled
 BUILT_FROM := pyproject.toml setup.py $(shell find src -name '*.py')
@@ -25,7 +30,7 @@ COMPILED_TESTS := $(filter-out $(INTERPRETED),$(wildcard tests/gateway/test_*.py
 INSTALLED := $(if $(wildcard $(VENV)/.dev),$(VENV)/.dev,$(VENV)/.core)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve install dev test test-compiled lint format coverage coverage-check test-all-pythons docs bench lock clean
+.PHONY: help serve install dev test compiled test-compiled lint format coverage coverage-check test-all-pythons docs bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 26
@@ -39,11 +44,13 @@ dev: $(VENV)/.dev ## install everything for development into .venv
 
 test: $(VENV)/.dev ## run the whole test suite (COVERAGE=1 measures coverage too, ARGS="tests/wire -k frame" narrows it)
 	$(if $(COVERAGE),$(BIN)/coverage erase)
-	$(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(if $(COVERAGE),--cov --cov-report=) $(ARGS)
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-report= $(or $(ARGS),tests $(UNTRACED:%=--ignore=%)),$(ARGS))
+	$(if $(ARGS),,$(if $(COVERAGE),$(PYTEST) $(UNTRACED)))
+
+compiled: $(COMPILED)/.built ## build the compiled form into build/compiled
 
 test-compiled: $(VENV)/.dev $(COMPILED)/.built ## run the tests of the hot path on its compiled form
-	PYTHONPATH=$(COMPILED) HYPERION_EXPECT_COMPILED=1 $(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
-	    $(or $(ARGS),$(COMPILED_TESTS))
+	PYTHONPATH=$(COMPILED) HYPERION_EXPECT_COMPILED=1 $(PYTEST) $(or $(ARGS),$(COMPILED_TESTS))
 
 lint: $(VENV)/.dev ## style, types and the import contract
 	$(BIN)/ruff check .
@@ -87,7 +94,7 @@ $(BIN)/python:
 $(VENV)/.needs: requirements/core.txt | $(BIN)/python
 	@echo "Installing what Hyperion needs into $(VENV) (about a minute, once)"
 	@$(PIP) install --no-compile --require-hashes -r requirements/core.txt
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib || true # twice as fast as pip's; failing costs only the first start
+	@$(BYTECODE) $(VENV)/lib || true # twice as fast as pip's; failing costs only the first start
 	@touch $@
 
 # The package as users get it, with its hot path compiled where there is a C compiler.
@@ -101,7 +108,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.needs pyproject.toml
 	@echo "Installing the development tools and every model format into $(VENV) (a few minutes, once)"
 	@$(PIP) install --no-compile --require-hashes -r requirements/dev.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib src || true
+	@$(BYTECODE) $(VENV)/lib src || true
 	@touch $@
 
 # The package as users get it, beside the source tree of a developer.

@@ -148,7 +148,8 @@ def hot_path() -> list[Extension]:
         # Only what is compiled has to be free of errors here: the stubs of other modules are a developer's tools.
         options = ["--config-file", "pyproject.toml", "--ignore-missing-imports", "--follow-imports", "silent"]
         files = [f"{PACKAGE}/{name}.py" for name in HOT]
-        made: list[Extension] = mypycify([*options, *files], opt_level="2", debug_level="0", multi_file=True)
+        level = os.environ.get("MYPYC_OPT_LEVEL", "2")
+        made: list[Extension] = mypycify([*options, *files], opt_level=level, debug_level="0", multi_file=True)
         return made
     except (ImportError, OSError, subprocess.CalledProcessError, SystemExit) as error:
         if wanted == "1":

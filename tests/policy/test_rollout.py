@@ -432,7 +432,7 @@ slos = st.builds(Slo, st.floats(), st.dictionaries(st.sampled_from(["p95", "p99"
 commands = st.none() | st.sampled_from([Command(verb) for verb in ("promote", "pause", "resume", "abort", "undo", "?")])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60)
 @given(rollouts, slos, st.lists(st.tuples(anything, st.floats(-100, 100), commands), max_size=8))
 def test_nothing_that_is_seen_makes_a_decision_raise_or_move_twice(
     rollout: Rollout, slo: Slo, looks: list[tuple[Observed, float, Command | None]]
