@@ -14,8 +14,9 @@ PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 pytho
             $(shell $(p) -c '$(USABLE)' 2>/dev/null && echo $(p))))
 
 PYTEST := $(BIN)/pytest -n $(JOBS) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-# Whole processes, which take half as long again when they are traced, and show little that the others do not.
-UNTRACED := tests/e2e tests/batch
+# Whole processes take half as long again when they are traced, and these show little that the others do not.
+UNTRACED := $(filter-out tests/e2e/test_jobs.py,$(wildcard tests/e2e/test_*.py)) \
+    $(addprefix tests/batch/test_,command.py batch_jobs.py)
 
 COMPILED := $(CURDIR)/build/compiled
 BUILT_FROM := pyproject.toml setup.py $(shell find src -name '*.py')
