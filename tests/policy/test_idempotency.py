@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.idempotency import ABANDONED, KEPT_S, LEASE_S, Record, decide, is_final, read_key
+from hyperion.policy.idempotency import ABANDONED, KEPT_S, LEASE_S, Record, decide, is_final, make_lasting, read_key
 from hyperion.schema.errors import MalformedRequest
+from hyperion.schema.job import StoredAnswer
 
 RUNNING = Record("f", False, "t", lease_until=20.0, expires_at=100.0)
 DONE = Record("f", True, "t", lease_until=20.0, expires_at=100.0)
@@ -66,3 +67,15 @@ def test_what_a_retry_may_mend_is_no_final_outcome() -> None:
     assert [status for status in range(200, 600) if is_final(status)] == [*range(200, 300), 500]
     assert is_final(0)
     assert LEASE_S < KEPT_S
+
+
+def test_what_was_true_of_its_time_only_is_not_kept() -> None:
+    fields = (
+        ("Content-Type", "application/json"),
+        ("RateLimit", '"a";r=1'),
+        ("retry-after", "3"),
+        ("x-request-id", "i"),
+    )
+    kept = make_lasting(StoredAnswer(429, fields, b"{}", b"end"))
+    assert kept.headers == (fields[0], fields[3])
+    assert (kept.status, kept.body, kept.trailers) == (429, b"{}", b"end")

@@ -367,6 +367,17 @@ def test_a_new_version_begins_without_the_evidence_of_the_one_before() -> None:
     assert count_tracks(again, tuple(endpoint.counts.values())).trouble == ""
 
 
+@pytest.mark.parametrize("strange", [{"endpoint": "other"}, {"numbers": (1.0,) * 10}])
+def test_bins_are_not_made_of_what_cannot_measure(strange: dict[str, Any]) -> None:
+    def send(_: Endpoint, observed: Observed) -> Observed:
+        assert observed.sample is not None
+        return msgspec.structs.replace(observed, sample=msgspec.structs.replace(observed.sample, **strange))
+
+    endpoint = Endpoint(Rollout(halt=Halt(drift=DriftLimit())), fault=send).run(3)
+    assert endpoint.state.bins is None
+    assert endpoint.state.slow_ns > 0
+
+
 def test_idle_has_no_split() -> None:
     assert split_of(Rollout(), ReleaseState("e")).tracks == ()
     assert decide(Rollout(), Slo(), ReleaseState("e"), READY, 5.0).events == ()
