@@ -1,30 +1,21 @@
 """`/api/v1/batchjobs`: tables to score, as resources. What they read and write is data: reading needs the scope
 `deploy`."""
 
-from typing import Annotated, Final
-
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
 from hyperion.api.bodies import (
     After,
-    Body,
     DryRun,
     Limit,
     Reason,
     answer_changes,
-    apply_resources,
-    describe_body,
-    read_body,
-    read_one,
 )
 from hyperion.api.callers import Admin, Deployer
 from hyperion.api.records import Management, desk_of
 from hyperion.api.records_batches import BatchJobList, BatchJobView, view_batch
 from hyperion.api.records_endpoints import Changes
-
-KIND: Final = ("BatchJob",)
-Name = Annotated[str, Path(description="its name", max_length=128)]
+from hyperion.api.routes_resource import Name, add_apply_routes
 
 
 def add_batch_routes(router: APIRouter, management: Management) -> None:
@@ -42,20 +33,11 @@ def add_batch_routes(router: APIRouter, management: Management) -> None:
         """One batch job, and how far it is."""
         return view_batch(desk_of(management).batches.get(name))
 
-    @router.post("/batchjobs", openapi_extra=describe_body(KIND, many=True))
-    async def apply_batch_jobs(caller: Admin, body: Body, dry_run: DryRun = False, reason: Reason = "") -> Changes:
-        """Make batch jobs as these resources say, all or none. A new one is queued, and so is one whose spec changes;
-        the same again changes nothing. Refused (409) for places that the operator did not name."""
-        resources = await run_in_threadpool(read_body, *body, KIND)
-        return await apply_resources(management, resources, caller, dry_run, reason)
-
-    @router.put("/batchjobs/{name}", openapi_extra=describe_body(KIND))
-    async def put_batch_job(
-        name: Name, caller: Admin, body: Body, dry_run: DryRun = False, reason: Reason = ""
-    ) -> Changes:
-        """Make one batch job as this resource says."""
-        resources = await run_in_threadpool(read_one, *body, "BatchJob", name)
-        return await apply_resources(management, resources, caller, dry_run, reason)
+    says = (
+        "Make batch jobs as these resources say, all or none. A new one is queued, and so is one whose spec changes;\n"
+        "the same again changes nothing. Refused (409) for places that the operator did not name."
+    )
+    add_apply_routes(router, management, "BatchJob", "batchjobs", "batch job", says)
 
     @router.delete("/batchjobs/{name}")
     async def delete_batch_job(name: Name, caller: Admin, dry_run: DryRun = False, reason: Reason = "") -> Changes:

@@ -3,9 +3,7 @@
 Callers of models may look at the rest of this API, but not at who else calls: reading needs the scope `deploy`.
 """
 
-from typing import Annotated, Final
-
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 
 from hyperion.api.bodies import (
@@ -18,17 +16,13 @@ from hyperion.api.bodies import (
     apply_resources,
     describe_body,
     read_body,
-    read_one,
 )
 from hyperion.api.callers import Admin, Deployer
 from hyperion.api.records import Management, desk_of
 from hyperion.api.records_endpoints import Changes
 from hyperion.api.records_tenants import IssuerList, IssuerView, TenantList, TenantView, view_issuer, view_tenant
+from hyperion.api.routes_resource import Name, add_apply_routes
 from hyperion.store.resource_yaml import KINDS
-
-TENANT: Final = ("Tenant",)
-ISSUER: Final = ("Issuer",)
-Name = Annotated[str, Path(description="its name", max_length=128)]
 
 
 def add_resource_routes(router: APIRouter, management: Management) -> None:
@@ -59,19 +53,8 @@ def add_tenant_routes(router: APIRouter, management: Management) -> None:
         """One tenant."""
         return view_tenant(desk_of(management).tenants.get_tenant(name))
 
-    @router.post("/tenants", openapi_extra=describe_body(TENANT, many=True))
-    async def apply_tenants(caller: Admin, body: Body, dry_run: DryRun = False, reason: Reason = "") -> Changes:
-        """Make tenants as these resources say, all or none. Answers when every gateway knows."""
-        resources = await run_in_threadpool(read_body, *body, TENANT)
-        return await apply_resources(management, resources, caller, dry_run, reason)
-
-    @router.put("/tenants/{name}", openapi_extra=describe_body(TENANT))
-    async def put_tenant(
-        name: Name, caller: Admin, body: Body, dry_run: DryRun = False, reason: Reason = ""
-    ) -> Changes:
-        """Make one tenant as this resource says."""
-        resources = await run_in_threadpool(read_one, *body, "Tenant", name)
-        return await apply_resources(management, resources, caller, dry_run, reason)
+    says = "Make tenants as these resources say, all or none. Answers when every gateway knows."
+    add_apply_routes(router, management, "Tenant", "tenants", "tenant", says)
 
     @router.delete("/tenants/{name}")
     async def delete_tenant(name: Name, caller: Admin, dry_run: DryRun = False, reason: Reason = "") -> Changes:
@@ -98,19 +81,8 @@ def add_issuer_routes(router: APIRouter, management: Management) -> None:
         """One issuer, and which of its keys are known."""
         return view_issuer(desk_of(management).tenants.get_issuer(name))
 
-    @router.post("/issuers", openapi_extra=describe_body(ISSUER, many=True))
-    async def apply_issuers(caller: Admin, body: Body, dry_run: DryRun = False, reason: Reason = "") -> Changes:
-        """Make issuers as these resources say, all or none. Their keys are read at once, but not before the answer."""
-        resources = await run_in_threadpool(read_body, *body, ISSUER)
-        return await apply_resources(management, resources, caller, dry_run, reason)
-
-    @router.put("/issuers/{name}", openapi_extra=describe_body(ISSUER))
-    async def put_issuer(
-        name: Name, caller: Admin, body: Body, dry_run: DryRun = False, reason: Reason = ""
-    ) -> Changes:
-        """Make one issuer as this resource says."""
-        resources = await run_in_threadpool(read_one, *body, "Issuer", name)
-        return await apply_resources(management, resources, caller, dry_run, reason)
+    says = "Make issuers as these resources say, all or none. Their keys are read at once, but not before the answer."
+    add_apply_routes(router, management, "Issuer", "issuers", "issuer", says)
 
     @router.delete("/issuers/{name}")
     async def delete_issuer(name: Name, caller: Admin, dry_run: DryRun = False, reason: Reason = "") -> Changes:
