@@ -14,9 +14,10 @@ import orjson
 
 from hyperion.schema.call import InferenceAnswer
 from hyperion.schema.model import Signature, TensorSpec
-from hyperion.wire import json_data, json_large
+from hyperion.wire.json import data as json_data
+from hyperion.wire.json import large as json_large
 from hyperion.wire.limits import DEFAULT_LIMITS
-from hyperion.wire.oip_json import ALL_JSON, AnswerFormat, decode_infer, encode_answer
+from hyperion.wire.oip.json import ALL_JSON, AnswerFormat, decode_infer, encode_answer
 from hyperion.wire.tensor import DATATYPES, from_numpy, join_rows, split_rows
 from hyperion.wire.v1 import decode_predict, encode_predict
 

@@ -1,4 +1,4 @@
-"""Turns the .proto files of `hyperion.wire` into `grpc_descriptors.py`; run it after changing one of them.
+"""Turns the .proto files of `hyperion.wire.grpc` into `wire/grpc/descriptors.py`; run it after changing one of them.
 
 The result holds serialized descriptors, not generated classes, so that one file suits every protobuf runtime that we
 support; generated classes refuse runtimes older than the compiler.
@@ -15,8 +15,8 @@ import grpc_tools  # type: ignore[import-untyped]
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from grpc_tools import protoc
 
-WIRE = Path(__file__).parent.parent / "src" / "hyperion" / "wire"
-RESULT = WIRE / "grpc_descriptors.py"
+WIRE = Path(__file__).parent.parent / "src" / "hyperion" / "wire" / "grpc"
+RESULT = WIRE / "descriptors.py"
 PROTOS = ("inference.proto", "health.proto", "reflection_v1.proto", "reflection_v1alpha.proto")
 
 HEADER = '''"""The .proto files beside this one, serialized. Made by `tools/compile_protos.py`; do not edit."""
@@ -38,7 +38,7 @@ def compile_proto(name: str) -> bytes:
 
 
 def render() -> str:
-    """The text of `grpc_descriptors.py`."""
+    """The text of `wire/grpc/descriptors.py`."""
     parts = [HEADER]
     for name in PROTOS:
         lines = textwrap.wrap(base64.b64encode(compile_proto(name)).decode(), 110)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperion.policy.evidence import Tally, log_worse
-from hyperion.policy.rollout_metrics import PASS_LEVEL, log_pass
+from hyperion.policy.release.metrics import PASS_LEVEL, log_pass
 
 Counts = NDArray[np.int64]
 ALPHA: Final = 0.01

@@ -22,15 +22,15 @@ from hyperion.api.token import ensure_token
 from hyperion.control.desk import Desk
 from hyperion.control.release_aim import aim
 from hyperion.control.release_book import Book, Change, Desired, Event, Page
-from hyperion.policy.rollout import Command, Observed, decide
+from hyperion.policy.release.rollout import Command, Observed, decide
 from hyperion.schema.config import ControlConfig
 from hyperion.schema.release import TrackCounts
 from hyperion.schema.snapshot import Snapshot
 from hyperion.store import registry
-from hyperion.store.blobs import LocalBlobs
+from hyperion.store.blobs.directory import LocalBlobs
 from hyperion.store.database import open_home
-from hyperion.store.push import Details, prepare_push, put_files
-from hyperion.store.signing import Trust
+from hyperion.store.versions.push import Details, prepare_push, put_files
+from hyperion.store.versions.signing import Trust
 from tests.e2e.served import free_ports
 
 SUMS = Path(__file__).parents[1] / "e2e" / "models" / "sums"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hyperion.policy.rollout_state import Labelled
+from hyperion.policy.release.state import Labelled
 from hyperion.schema.release import ValuePair
 from hyperion.store import labels
 from tests.api.platform import Platform

@@ -12,7 +12,7 @@ import pytest
 
 from hyperion.schema.release import PredictionRow
 from hyperion.store import predictions
-from hyperion.store.push import Details, prepare_push
+from hyperion.store.versions.push import Details, prepare_push
 from tests.api.platform import SUMS, Platform, endpoint
 
 

@@ -25,7 +25,7 @@ def test_the_interval_covers_the_true_ratio_about_as_often_as_it_claims() -> Non
 
 def test_a_profile_is_divided_by_the_innermost_frame_that_means_something() -> None:
     raw = (
-        "main (x.py:1);parse_infer (hyperion/wire/oip_json.py:9) 30\n"
+        "main (x.py:1);parse_infer (hyperion/wire/oip/json.py:9) 30\n"
         "main (x.py:1);run (onnxruntime/capi/onnxruntime_inference_collection.py:2) 50\n"
         "main (x.py:1);idle (x.py:3) 20"
     )

@@ -9,7 +9,7 @@ from hyperion.control.compose import Composer, Declared, Wanted, list_held
 from hyperion.control.release_view import ReleaseView
 from hyperion.control.snapshot import build_snapshot, list_needed, served_by_version
 from hyperion.control.upstreams import Upstreams
-from hyperion.policy.members import name_member
+from hyperion.policy.graph.members import name_member
 from hyperion.policy.placement import Placement
 from hyperion.policy.placement_release import ReleasePlacement
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
@@ -17,7 +17,7 @@ from hyperion.schema.protect import Access, Fallback, Graph, GraphStep, Protecti
 from hyperion.schema.release import Split, Track
 from hyperion.schema.resource import Endpoint, EndpointSpec, Metadata
 from hyperion.schema.snapshot import ModelState, Replica, ServedModel, ServedVersion, Snapshot
-from hyperion.wire.oip_model_metadata import ModelMetadata
+from hyperion.wire.oip.model_metadata import ModelMetadata
 
 SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 4)),), (TensorSpec("y", "FP32", (-1,)),))
 

@@ -11,7 +11,7 @@ from hyperion.schema.protect import Fallback, Graph, GraphStep, InputRule, Schem
 from hyperion.schema.registry import FileEntry, Manifest
 from hyperion.schema.resource import Endpoint, EndpointSpec, Metadata
 from hyperion.store import registry
-from hyperion.store.blobs import LocalBlobs
+from hyperion.store.blobs.directory import LocalBlobs
 from hyperion.store.database import open_home
 
 SIGNATURE = Signature((TensorSpec("age", "UINT8", (-1,)),), (TensorSpec("y", "FP32", (-1,)),))

@@ -9,7 +9,7 @@ import pytest
 from hyperion.schema.errors import StorageFailed
 from hyperion.schema.resource import Endpoint, EndpointSpec, Metadata, Rollout
 from hyperion.store.database import no_fault
-from hyperion.store.push import Details, prepare_push, put_files
+from hyperion.store.versions.push import Details, prepare_push, put_files
 from tests.e2e.crash_history import BROKEN, NAME, Life, World
 
 AT_ONCE = Rollout("all-at-once", standby_s=0.0)

@@ -8,8 +8,8 @@ from msgspec.structs import replace
 from hyperion.control.release_aim import aim, stable_version
 from hyperion.control.release_book import Desired
 from hyperion.control.release_record import Record, decode_record, encode_record
-from hyperion.policy.rollout import decide
-from hyperion.policy.rollout_state import Command, Observed
+from hyperion.policy.release.rollout import decide
+from hyperion.policy.release.state import Command, Observed
 from hyperion.schema.registry import FileEntry, Manifest
 from hyperion.schema.resource import Batching, Endpoint, EndpointSpec, Metadata, Rollout
 from hyperion.store.rollouts import CommandRow

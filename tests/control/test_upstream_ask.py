@@ -20,7 +20,7 @@ from hyperion.control.upstreams import Finding, Upstreams
 from hyperion.schema.errors import InvalidConfig, UpstreamFailed
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.protect import Upstream
-from hyperion.wire.http2_frames import (
+from hyperion.wire.http2.frames import (
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -32,9 +32,9 @@ from hyperion.wire.http2_frames import (
     frame,
     settings_frame,
 )
-from hyperion.wire.oip_grpc_metadata import encode_model_metadata as encode_message
-from hyperion.wire.oip_metadata import encode_model_metadata
-from hyperion.wire.oip_model_metadata import ModelMetadata
+from hyperion.wire.oip.grpc_metadata import encode_model_metadata as encode_message
+from hyperion.wire.oip.metadata import encode_model_metadata
+from hyperion.wire.oip.model_metadata import ModelMetadata
 from tests.e2e.served import free_ports
 from tests.services import needs_installed
 

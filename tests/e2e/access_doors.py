@@ -11,7 +11,7 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException
 
-from hyperion.wire.grpc_messages import ModelInferRequest
+from hyperion.wire.grpc.messages import ModelInferRequest
 from tests.e2e.served import Served
 
 OK, UNKNOWN, REFUSED, LIMITED = "ok", "unauthenticated", "forbidden", "limited"

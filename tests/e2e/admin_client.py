@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import msgspec
 
-from hyperion.store.push import Details, prepare_push
-from hyperion.store.signing import SigningKey, sign_manifest
+from hyperion.store.versions.push import Details, prepare_push
+from hyperion.store.versions.signing import SigningKey, sign_manifest
 from tests.e2e.served import Served
 
 KEPT_S = 2.0  # the server closes what is idle for longer than some seconds

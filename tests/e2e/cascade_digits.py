@@ -28,7 +28,7 @@ from examples.graphs.cascade.make_models import make_large, make_small, write_mo
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from hyperion.policy.cascade_fit import CascadeFit, fit_cascade
+from hyperion.policy.graph.cascade_fit import CascadeFit, fit_cascade
 from tests.e2e.admin_client import Api
 from tests.e2e.served import Served
 

@@ -31,11 +31,11 @@ from hyperion.schema.release import GatewayReport, PredictionRow, TrackCounts
 from hyperion.schema.resource import Endpoint, EndpointSpec, Halt, Metadata, Rollout
 from hyperion.schema.resource import Step as RolloutStep
 from hyperion.store import ledger
-from hyperion.store.blobs import LocalBlobs
+from hyperion.store.blobs.directory import LocalBlobs
 from hyperion.store.database import open_home
 from hyperion.store.leadership import Leadership
-from hyperion.store.push import Details, prepare_push, put_files
-from hyperion.store.signing import Trust
+from hyperion.store.versions.push import Details, prepare_push, put_files
+from hyperion.store.versions.signing import Trust
 
 NAME: Final = "digits"
 BROKEN: Final = "3"

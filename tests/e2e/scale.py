@@ -21,8 +21,8 @@ from typing import Any, Final
 import msgspec
 
 from hyperion.schema.registry import FileEntry, Manifest
-from hyperion.store.digest import digest_of_entries
-from hyperion.store.push import prepare_push
+from hyperion.store.versions.digest import digest_of_entries
+from hyperion.store.versions.push import prepare_push
 from tests.e2e.admin_client import ENDED, Api, resource
 from tests.e2e.releases import Platform
 from tests.e2e.served import ROOT

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hyperion.schema.model import ModelOptions
-from hyperion.store.hyperion_yaml import read_hyperion_yaml
-from hyperion.store.options import Layers
+from hyperion.store.repositories.hyperion_yaml import read_hyperion_yaml
+from hyperion.store.repositories.options import Layers
 from tests.e2e.served import Served
 from tests.services import needs_installed, needs_program
 

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from hyperion.wire.grpc_messages import ModelInferRequest
+from hyperion.wire.grpc.messages import ModelInferRequest
 from tests.e2e.admin_client import Api
 from tests.e2e.callback_receiver import Receiver, receiving
 from tests.e2e.crash_jobs import INFER, body_of, executions, tally_platform

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from hyperion.policy.graph_signature import derive_signature
-from hyperion.policy.members import name_member
+from hyperion.policy.graph.members import name_member
+from hyperion.policy.graph.signature import derive_signature
 from hyperion.schema.config import RunnerConfig
 from hyperion.schema.model import ModelOptions, ModelSpec, Signature, TensorSpec
 from hyperion.schema.protect import Graph, GraphStep, Protection

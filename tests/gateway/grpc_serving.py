@@ -20,7 +20,7 @@ from hyperion.schema.errors import DeadlineExceeded, HyperionError, UnknownModel
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
 from hyperion.schema.snapshot import ModelState, ServedVersion
 from hyperion.telemetry.logs import EventLog
-from hyperion.wire.grpc_messages import ModelInferRequest
+from hyperion.wire.grpc.messages import ModelInferRequest
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.tensor import from_numpy, to_numpy
 

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from hyperion.gateway.graph.pool import GraphPool
-from hyperion.policy.graph_signature import derive_signature
+from hyperion.policy.graph.signature import derive_signature
 from hyperion.schema.protect import Cache, EndpointLimits, Fallback, Graph, GraphStep, Protection, Until
 from hyperion.schema.snapshot import ServedModel, Snapshot
 from tests.gateway.graphs import SIGNATURE, Steps, ask, run_steps, serve_graph, step

@@ -18,7 +18,7 @@ from hyperion.gateway.grpc.status import CODES
 from hyperion.gateway.http.status import CODES as HTTP_CODES
 from hyperion.schema.call import BatchAnswer, Tensor
 from hyperion.schema.errors import InvalidConfig
-from hyperion.wire.grpc_messages import (
+from hyperion.wire.grpc.messages import (
     HealthCheckRequest,
     HealthCheckResponse,
     ModelInferRequest,

@@ -16,9 +16,9 @@ import pytest
 from hpack import Decoder
 
 from hyperion.gateway.grpc.server import GrpcTuning
-from hyperion.wire.grpc_framing import MessageReader, frame_message
-from hyperion.wire.grpc_messages import ModelInferResponse
-from hyperion.wire.http2_frames import (
+from hyperion.wire.grpc.framing import MessageReader, frame_message
+from hyperion.wire.grpc.messages import ModelInferResponse
+from hyperion.wire.http2.frames import (
     ACK,
     DATA,
     END_HEADERS,

@@ -9,8 +9,8 @@ from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.schema.errors import RunnerLost
 from hyperion.schema.protect import EndpointLimits, Fallback, Protection
 from hyperion.schema.snapshot import ServedVersion
-from hyperion.wire.json_plain import PLAIN_BYTES
-from hyperion.wire.json_text import encode_flat
+from hyperion.wire.json.plain import PLAIN_BYTES
+from hyperion.wire.json.text import encode_flat
 from tests.gateway.bad_upstream import bad_upstream
 from tests.gateway.runners import Fifo
 from tests.gateway.serving import Serving, infer, on_uvloop, serving

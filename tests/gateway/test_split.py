@@ -15,7 +15,7 @@ from hyperion.gateway.grpc.edge import start_grpc
 from hyperion.gateway.release.split import place_of
 from hyperion.schema.release import Split, Track
 from hyperion.schema.snapshot import ServedModel, ServedVersion, Snapshot
-from hyperion.wire.grpc_messages import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from hyperion.wire.grpc.messages import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
 from hyperion.wire.limits import WireLimits
 from tests.gateway.serving import Answer, Client, generate, infer, on_uvloop, request, serving
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from hyperion.policy.rollout import Command, Decision, Observed, ReleaseState, begin, decide, split_of
+from hyperion.policy.release.rollout import Command, Decision, Observed, ReleaseState, begin, decide, split_of
 from hyperion.schema.release import OutputSample, PairCounts, Split, TrackCounts
 from hyperion.schema.resource import Rollout, Slo
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hyperion.policy.cascade import find_unsure, find_unsure_in_array, is_sure, judge, judge_array
+from hyperion.policy.graph.cascade import find_unsure, find_unsure_in_array, is_sure, judge, judge_array
 from hyperion.schema.protect import Until
 
 SCORES = st.floats(-50, 50) | st.sampled_from([math.nan, math.inf, -math.inf, 0.0, 1.0])

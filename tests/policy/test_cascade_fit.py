@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperion.policy.cascade import find_unsure_in_array
-from hyperion.policy.cascade_fit import (
+from hyperion.policy.graph.cascade import find_unsure_in_array
+from hyperion.policy.graph.cascade_fit import (
     COLDEST,
     HOTTEST,
     NoFit,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.circle import find_circle
+from hyperion.policy.graph.circle import find_circle
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.condition import OPERATORS, Condition, Value, holds, parse_condition
+from hyperion.policy.graph.condition import OPERATORS, Condition, Value, holds, parse_condition
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import hyperion.policy
 
 MODULES = sorted(
-    [f"hyperion.policy.{module.name}" for module in pkgutil.iter_modules(hyperion.policy.__path__)]
+    [module.name for module in pkgutil.walk_packages(hyperion.policy.__path__, "hyperion.policy.") if not module.ispkg]
     + ["hyperion.gateway.http.known", "hyperion.gateway.http.targets", "hyperion.gateway.admit"]
 )
 

@@ -5,11 +5,11 @@ from math import inf, nan
 import numpy as np
 import pytest
 
-from hyperion.policy.drift import BinCounts, judge_drift, make_bins, measure_distance
 from hyperion.policy.evidence import Toss
-from hyperion.policy.quality import judge_quality, log_better_quality, log_worse_quality
-from hyperion.policy.ratio import judge_ratio
-from hyperion.policy.rollout import Labelled
+from hyperion.policy.release.drift import BinCounts, judge_drift, make_bins, measure_distance
+from hyperion.policy.release.quality import judge_quality, log_better_quality, log_worse_quality
+from hyperion.policy.release.ratio import judge_ratio
+from hyperion.policy.release.rollout import Labelled
 from hyperion.schema.release import OutputSample
 
 FLAT = np.full(10, 0.1)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.ensemble import average, present_share, stack, vote
+from hyperion.policy.graph.ensemble import average, present_share, stack, vote
 
 WEIGHTS = st.floats(0.01, 100)
 VALUES = st.lists(st.lists(st.integers(-3, 3), min_size=4, max_size=4), min_size=1, max_size=5)

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.graph_plan import Feed, StepPlan, plan_graph
-from hyperion.policy.graph_signature import Unfit
-from hyperion.policy.graph_time import has_time, optional_ns
-from hyperion.policy.graph_wiring import Source
+from hyperion.policy.graph.plan import Feed, StepPlan, plan_graph
+from hyperion.policy.graph.signature import Unfit
+from hyperion.policy.graph.time import has_time, optional_ns
+from hyperion.policy.graph.wiring import Source
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.protect import Graph, GraphStep
 

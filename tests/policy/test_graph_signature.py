@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.graph_signature import Unfit, derive_signature
-from hyperion.policy.graph_wiring import Source, find_source, name_output
+from hyperion.policy.graph.signature import Unfit, derive_signature
+from hyperion.policy.graph.wiring import Source, find_source, name_output
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.protect import Graph, GraphStep
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.members import find_owner, list_members, list_neighbours, list_references, name_member
+from hyperion.policy.graph.members import find_owner, list_members, list_neighbours, list_references, name_member
 from hyperion.schema.protect import Breaker, Fallback, Graph, GraphStep
 from hyperion.schema.resource import Batching, Endpoint, EndpointSpec, Metadata, Replicas, Resources
 from hyperion.store.names import is_valid_name

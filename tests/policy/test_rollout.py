@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperion.policy.rollout import (
+from hyperion.policy.release.counts import choose_slow, count_tracks
+from hyperion.policy.release.metrics import find_win
+from hyperion.policy.release.rollout import (
     Command,
     Decision,
     Labelled,
@@ -19,9 +21,7 @@ from hyperion.policy.rollout import (
     kept_versions,
     split_of,
 )
-from hyperion.policy.rollout_counts import choose_slow, count_tracks
-from hyperion.policy.rollout_metrics import find_win
-from hyperion.policy.rollout_stages import plan_stages
+from hyperion.policy.release.stages import plan_stages
 from hyperion.schema.release import OutputBins, OutputSample, PairCounts, Track, TrackCounts
 from hyperion.schema.resource import (
     DriftLimit,

@@ -2,9 +2,9 @@
 
 from msgspec.structs import replace
 
-from hyperion.policy.rollout import begin, decide
-from hyperion.policy.rollout_settle import is_unsettled, settle
-from hyperion.policy.rollout_state import Command, Observed, ReleaseState
+from hyperion.policy.release.rollout import begin, decide
+from hyperion.policy.release.settle import is_unsettled, settle
+from hyperion.policy.release.state import Command, Observed, ReleaseState
 from hyperion.schema.release import TrackCounts
 from hyperion.schema.resource import Rollout, Slo
 

@@ -1,7 +1,7 @@
 """An undo to a version that is not warm any more: it is loaded before anything is said to be so."""
 
-from hyperion.policy.rollout import begin, decide
-from hyperion.policy.rollout_state import Command, Observed, ReleaseState
+from hyperion.policy.release.rollout import begin, decide
+from hyperion.policy.release.state import Command, Observed, ReleaseState
 from hyperion.schema.resource import Rollout, Slo
 
 ROLLOUT = Rollout("all-at-once", standby_s=10.0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.shadow import add_pairs, correlate, judge_shadow
+from hyperion.policy.release.shadow import add_pairs, correlate, judge_shadow
 from hyperion.schema.release import PairCounts
 
 

@@ -9,7 +9,7 @@ import pytest
 from tools.simulate_rollouts import NEVER, find_boundary, find_z_boundary, first_halts, is_promoted, upper_bound
 
 from hyperion.policy.evidence import Tally, log_worse
-from hyperion.policy.rollout import Command, Observed, QueryResult
+from hyperion.policy.release.rollout import Command, Observed, QueryResult
 from hyperion.schema.release import TrackCounts
 from hyperion.schema.resource import DriftLimit, Halt, QualityLimit, QueryLimit, Rollout, ShadowStage, Step
 from tests.policy.endpoint import NEW, OLD, Behaviour, Endpoint

@@ -14,9 +14,9 @@ from hyperion.runner.verify import verify_version
 from hyperion.schema.config import RunnerConfig
 from hyperion.schema.errors import ModelRefused
 from hyperion.schema.registry import VerifiedSpec
-from hyperion.store.blobs import LocalBlobs
-from hyperion.store.materialise import materialise
-from hyperion.store.push import Details, prepare_push, put_files
+from hyperion.store.blobs.directory import LocalBlobs
+from hyperion.store.versions.materialise import materialise
+from hyperion.store.versions.push import Details, prepare_push, put_files
 
 MODEL = """
 import os, signal

@@ -7,7 +7,7 @@ import pytest
 
 from hyperion.schema.errors import HyperionError, ModelRefused
 from hyperion.schema.model import ModelOptions, ModelSpec
-from hyperion.store.discover import discover
+from hyperion.store.repositories.discover import discover
 
 DEFAULTS = ModelOptions()
 PYTHON_MODEL = "class Model:\n    inputs = {}\n    outputs = {}\n    def predict(self, inputs): return inputs\n"

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyperion.schema.errors import InvalidConfig, ModelRefused, StorageFailed
-from hyperion.store import blobs_s3
-from hyperion.store.blobs import Blobs, LocalBlobs
-from hyperion.store.blobs_oci import OciBlobs
-from hyperion.store.blobs_open import open_blobs
-from hyperion.store.materialise import materialise
-from hyperion.store.push import Details, prepare_push, put_files
+from hyperion.store.blobs import s3 as blobs_s3
+from hyperion.store.blobs.directory import Blobs, LocalBlobs
+from hyperion.store.blobs.oci import OciBlobs
+from hyperion.store.blobs.opening import open_blobs
+from hyperion.store.versions.materialise import materialise
+from hyperion.store.versions.push import Details, prepare_push, put_files
 from tests.services import needs_module
 from tests.store.layout import PYTHON_MODEL, lay_out
 

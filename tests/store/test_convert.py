@@ -12,7 +12,7 @@ import pytest
 from hyperion.runner.load import load_model
 from hyperion.schema.errors import ModelRefused
 from hyperion.schema.model import ModelOptions, ModelSpec
-from hyperion.store.convert import Form, convert
+from hyperion.store.versions.convert import Form, convert
 from tests.services import needs_module
 
 
@@ -102,7 +102,7 @@ def test_names_are_checked_before_anything_is_opened(files: Path, tmp_path: Path
 
 
 def test_other_predictions_are_noticed() -> None:
-    from hyperion.store.convert_child import compare
+    from hyperion.store.versions.convert_child import compare
 
     labels = np.array(["a", "b"])
     assert compare({"predict": labels}, {"predict": labels}) == (0.0, ["predict"])

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hyperion.schema.errors import ModelRefused
-from hyperion.store import digest as digest_module
-from hyperion.store.digest import digest_of, digest_of_files
+from hyperion.store.versions import digest as digest_module
+from hyperion.store.versions.digest import digest_of, digest_of_files
 from tests.store.layout import lay_out
 
 NAMES = st.text("abcXYZ09 ._-é", min_size=1, max_size=8).filter(lambda name: name.strip(".") and name != ".git")

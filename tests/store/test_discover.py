@@ -9,9 +9,9 @@ import pytest
 
 from hyperion.schema.errors import InvalidConfig, ModelRefused
 from hyperion.schema.model import ModelOptions
-from hyperion.store.digest import digest_of
-from hyperion.store.discover import discover, split_repository
-from hyperion.store.onnx_files import find_external_files
+from hyperion.store.repositories.discover import discover, split_repository
+from hyperion.store.repositories.onnx_files import find_external_files
+from hyperion.store.versions.digest import digest_of
 from tests.services import needs_module
 from tests.store.layout import lay_out, only, refusal
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from hyperion.schema.errors import HyperionError
 from hyperion.schema.model import ModelOptions, ModelSpec
-from hyperion.store.discover import discover
 from hyperion.store.names import is_valid_name
-from hyperion.store.triton_schema import field_names
+from hyperion.store.repositories.discover import discover
+from hyperion.store.repositories.triton_schema import field_names
 from tests.store.layout import lay_out
 
 OPTIONS = ModelOptions(trust_pickle=True)

@@ -6,7 +6,7 @@ import pytest
 
 from hyperion.schema.errors import InvalidConfig
 from hyperion.schema.model import ModelOptions
-from hyperion.store.discover import discover
+from hyperion.store.repositories.discover import discover
 from tests.store.layout import lay_out, only, refusal
 
 MODEL = {"model.py": "class Model: pass"}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hyperion.schema.errors import ModelRefused
-from hyperion.store.import_dvc import prepare_dvc_push, read_dvc, resolve_data_version, verify_dvc
-from hyperion.store.push import Details
+from hyperion.store.versions.import_dvc import prepare_dvc_push, read_dvc, resolve_data_version, verify_dvc
+from hyperion.store.versions.push import Details
 from tests.services import needs_installed, needs_program
 from tests.store.layout import PYTHON_MODEL, lay_out
 

@@ -10,8 +10,8 @@ import pytest
 
 from hyperion.schema.errors import ModelRefused
 from hyperion.schema.registry import Manifest
-from hyperion.store.import_mlflow import prepare_mlflow_push
-from hyperion.store.push import Details
+from hyperion.store.versions.import_mlflow import prepare_mlflow_push
+from hyperion.store.versions.push import Details
 from tests.services import needs_installed, needs_module
 
 needs_installed("mlflow", extra="mlflow")

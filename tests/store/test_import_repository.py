@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from hyperion.schema.errors import ModelRefused
-from hyperion.store.import_repository import prepare_repository
-from hyperion.store.push import Details
+from hyperion.store.versions.import_repository import prepare_repository
+from hyperion.store.versions.push import Details
 from tests.store.layout import PYTHON_MODEL, lay_out
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hyperion.policy.rollout_state import Labelled
+from hyperion.policy.release.state import Labelled
 from hyperion.schema.release import PredictionRow, ValuePair
 from hyperion.store import labels, predictions
 from hyperion.store.database import Database

@@ -10,7 +10,7 @@ import pytest
 from hyperion.runner.load import load_model
 from hyperion.runner.model import LoadedModel
 from hyperion.schema.model import ModelOptions
-from hyperion.store.discover import discover
+from hyperion.store.repositories.discover import discover
 from tests.store.layout import lay_out
 
 TRUSTING = ModelOptions(trust_pickle=True, threads=1)

@@ -9,10 +9,10 @@ import pytest
 
 from hyperion.schema.errors import ModelRefused
 from hyperion.schema.model import ModelOptions
-from hyperion.store.blobs import LocalBlobs
-from hyperion.store.digest import digest_of
-from hyperion.store.materialise import discard, folder_of, materialise
-from hyperion.store.push import Details, Pushed, prepare_push, put_files
+from hyperion.store.blobs.directory import LocalBlobs
+from hyperion.store.versions.digest import digest_of
+from hyperion.store.versions.materialise import discard, folder_of, materialise
+from hyperion.store.versions.push import Details, Pushed, prepare_push, put_files
 from tests.store.layout import PYTHON_MODEL, lay_out
 
 

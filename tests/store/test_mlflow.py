@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
-from hyperion.store.digest import digest_of
-from hyperion.store.mlflow_signature import read_signature
+from hyperion.store.repositories.mlflow_signature import read_signature
+from hyperion.store.versions.digest import digest_of
 from tests.services import needs_module
 from tests.store.layout import lay_out, only, refusal
 

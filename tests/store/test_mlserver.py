@@ -8,8 +8,8 @@ import pytest
 
 from hyperion.schema.errors import InvalidConfig
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
-from hyperion.store.digest import digest_of
-from hyperion.store.discover import discover
+from hyperion.store.repositories.discover import discover
+from hyperion.store.versions.digest import digest_of
 from tests.store.layout import lay_out, only, refusal
 
 TRUSTING = ModelOptions(trust_pickle=True)

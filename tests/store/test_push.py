@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from hyperion.schema.errors import ModelRefused
 from hyperion.schema.model import ModelOptions
 from hyperion.schema.registry import FileEntry, Manifest
-from hyperion.store.blobs import LocalBlobs
-from hyperion.store.digest import digest_of
-from hyperion.store.manifest import check_manifest, decode_manifest, encode_manifest, runs_code
-from hyperion.store.push import Details, Pushed, prepare_push, put_files
+from hyperion.store.blobs.directory import LocalBlobs
+from hyperion.store.versions.digest import digest_of
+from hyperion.store.versions.manifest import check_manifest, decode_manifest, encode_manifest, runs_code
+from hyperion.store.versions.push import Details, Pushed, prepare_push, put_files
 from tests.services import needs_program
 from tests.store.layout import PYTHON_MODEL, lay_out, only
 

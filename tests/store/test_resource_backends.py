@@ -8,7 +8,7 @@ import pytest
 from hyperion.schema.errors import InvalidResource
 from hyperion.schema.protect import Graph, GraphStep, Until, Upstream
 from hyperion.schema.resource import Endpoint
-from hyperion.store.resource_checks_rollout import idle_fields
+from hyperion.store.checks.rollout import idle_fields
 from hyperion.store.resource_yaml import read_resource, to_document
 
 HERE = "http://127.0.0.1:8000"

@@ -8,8 +8,8 @@ import pytest
 from hyperion.schema.errors import InvalidResource
 from hyperion.schema.protect import InputRule, SchemaRules
 from hyperion.schema.resource import Endpoint
-from hyperion.store.resource_checks_rules import check_rules
-from hyperion.store.resource_ranges import Path
+from hyperion.store.checks.ranges import Path
+from hyperion.store.checks.rules import check_rules
 from hyperion.store.resource_yaml import read_resources, write_path
 
 

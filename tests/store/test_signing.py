@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from hyperion.schema.errors import ModelRefused
 from hyperion.schema.model import ModelOptions
 from hyperion.schema.registry import FileEntry, Manifest
-from hyperion.store.digest import digest_of_entries
-from hyperion.store.manifest import decode_manifest, encode_manifest
-from hyperion.store.signing import SigningKey, Trust, decide_trust, sign_manifest, verify_signature
+from hyperion.store.versions.digest import digest_of_entries
+from hyperion.store.versions.manifest import decode_manifest, encode_manifest
+from hyperion.store.versions.signing import SigningKey, Trust, decide_trust, sign_manifest, verify_signature
 from tests.services import needs_module
 
 needs_module("model_signing", extra="signing")

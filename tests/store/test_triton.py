@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
-from hyperion.store.digest import digest_of
-from hyperion.store.discover import discover
-from hyperion.store.triton_schema import field_names, parse_model_config
+from hyperion.store.repositories.discover import discover
+from hyperion.store.repositories.triton_schema import field_names, parse_model_config
+from hyperion.store.versions.digest import digest_of
 from tests.services import needs_module
 from tests.store.layout import lay_out, only, refusal
 

@@ -6,8 +6,8 @@ Used over the codec itself (`tests/wire`) and over real sockets (`tests/gateway`
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from hyperion.wire.grpc_framing import field
-from hyperion.wire.http2_frames import (
+from hyperion.wire.grpc.framing import field
+from hyperion.wire.http2.frames import (
     ACK,
     COMPRESSION_ERROR,
     CONTINUATION,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperion.schema.errors import MalformedRequest, TooLarge
-from hyperion.wire.grpc_framing import (
+from hyperion.wire.grpc.framing import (
     ANSWER_HEAD,
     STATUSES,
     MessageReader,

@@ -6,8 +6,8 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from hyperion.schema.errors import MalformedRequest
-from hyperion.wire.grpc_messages import ServerReflectionRequest, ServerReflectionResponse
-from hyperion.wire.grpc_reflection import answer_reflection
+from hyperion.wire.grpc.messages import ServerReflectionRequest, ServerReflectionResponse
+from hyperion.wire.grpc.reflection import answer_reflection
 
 
 def ask(**what: Any) -> Any:

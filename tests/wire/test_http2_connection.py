@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperion.wire.http2_connection import MAX_REMEMBERED, Http2Connection, Http2Limits
-from hyperion.wire.http2_fields import Fields
-from hyperion.wire.http2_frames import (
+from hyperion.wire.http2.connection import MAX_REMEMBERED, Http2Connection, Http2Limits
+from hyperion.wire.http2.fields import Fields
+from hyperion.wire.http2.frames import (
     ACK,
     CANCEL,
     DATA,
@@ -31,7 +31,7 @@ from hyperion.wire.http2_frames import (
     frame,
     settings_frame,
 )
-from hyperion.wire.http2_stream import MOST_POINTS, Patience, Stream
+from hyperion.wire.http2.stream import MOST_POINTS, Patience, Stream
 from tests.wire.http2_bytes import (
     ALLOWED,
     FIELDS,

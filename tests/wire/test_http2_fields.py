@@ -7,8 +7,8 @@ from hpack import Decoder, Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperion.wire.http2_fields import MAX_KNOWN, MAX_KNOWN_BYTES, FieldDecoder, Fields, list_bytes
-from hyperion.wire.http2_frames import PROTOCOL_ERROR, ConnectionFault, StreamFault
+from hyperion.wire.http2.fields import MAX_KNOWN, MAX_KNOWN_BYTES, FieldDecoder, Fields, list_bytes
+from hyperion.wire.http2.frames import PROTOCOL_ERROR, ConnectionFault, StreamFault
 from tests.wire.http2_bytes import FIELDS, block
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
-from hyperion.wire import json_large
-from hyperion.wire.json_data import parse_any, parse_data
-from hyperion.wire.json_depth import check_depth
-from hyperion.wire.json_large import parse_document, parse_large
+from hyperion.wire.json import large as json_large
+from hyperion.wire.json.data import parse_any, parse_data
+from hyperion.wire.json.depth import check_depth
+from hyperion.wire.json.large import parse_document, parse_large
 from hyperion.wire.limits import DEFAULT_LIMITS, WireLimits
 from hyperion.wire.tensor import DATATYPES, from_numpy
 from tests.wire.strategies import JSON_VALUES, NUMERIC, arrays, json_values, mutations

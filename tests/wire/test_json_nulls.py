@@ -15,10 +15,10 @@ from hyperion.schema.errors import MalformedRequest, TooLarge, Unsupported
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.wire.generate import decode_generate
 from hyperion.wire.invocations import decode_invocations
-from hyperion.wire.json_data import parse_data
-from hyperion.wire.json_nulls import Nulls, parse_any_with_nulls, parse_with_nulls
+from hyperion.wire.json.data import parse_data
+from hyperion.wire.json.nulls import Nulls, parse_any_with_nulls, parse_with_nulls
 from hyperion.wire.limits import DEFAULT_LIMITS, WireLimits
-from hyperion.wire.oip_json import decode_infer
+from hyperion.wire.oip.json import decode_infer
 from hyperion.wire.tensor import DATATYPES, to_numpy
 from hyperion.wire.v1 import decode_predict
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.wire.json_plain import encode_plain
+from hyperion.wire.json.plain import encode_plain
 from hyperion.wire.tensor import DATATYPES
 from tests.wire.strategies import NUMERIC, Array, arrays
 
@@ -40,7 +40,7 @@ def test_floats_have_no_more_digits_than_they_need() -> None:
 CODE = """
 import sys
 from hyperion.schema.call import InferenceAnswer, Tensor
-from hyperion.wire.oip_answer import ALL_JSON, encode_answer
+from hyperion.wire.oip.answer import ALL_JSON, encode_answer
 answer = lambda count: InferenceAnswer("m", "1", "", (Tensor("y", "FP32", (count,), bytes(4 * count)),))
 small = encode_answer(answer(2), ALL_JSON)[0][0]
 assert b'"data":[0.0,0.0]' in small, small

@@ -13,10 +13,10 @@ from hyperion.schema.call import BatchAnswer, InferenceAnswer, Tensor
 from hyperion.schema.errors import MalformedRequest, TooLarge, Unsupported
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.snapshot import ModelState
-from hyperion.wire import oip_answer
 from hyperion.wire.limits import DEFAULT_LIMITS, WireLimits
-from hyperion.wire.oip_answer import encode_together
-from hyperion.wire.oip_json import (
+from hyperion.wire.oip import answer as oip_answer
+from hyperion.wire.oip.answer import encode_together
+from hyperion.wire.oip.json import (
     ALL_JSON,
     AnswerFormat,
     decode_index_request,

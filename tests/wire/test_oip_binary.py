@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hyperion.schema.call import InferenceAnswer, InferenceCall
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
 from hyperion.wire.limits import DEFAULT_LIMITS
-from hyperion.wire.oip_json import AnswerFormat, decode_infer, encode_answer
+from hyperion.wire.oip.json import AnswerFormat, decode_infer, encode_answer
 from hyperion.wire.tensor import encode_elements, from_numpy, to_numpy
 from tests.wire.strategies import NUMERIC, arrays, mutations
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from hyperion.schema.call import InferenceAnswer, Tensor
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
-from hyperion.wire.grpc_contents import encode_contents, varint
-from hyperion.wire.grpc_messages import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
+from hyperion.wire.grpc.contents import encode_contents, varint
+from hyperion.wire.grpc.messages import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_grpc import (
+from hyperion.wire.oip.grpc import (
     AnswerFormat,
     decode_infer,
     encode_infer,

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from hyperion.schema.call import BatchAnswer, InferenceAnswer, Tensor
 from hyperion.schema.errors import HyperionError
-from hyperion.wire.grpc_messages import ModelInferRequest
+from hyperion.wire.grpc.messages import ModelInferRequest
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_grpc import AnswerFormat, decode_infer, encode_infer
-from hyperion.wire.oip_grpc_known import MAX_KNOWN, MAX_KNOWN_BYTES, InferCodec
+from hyperion.wire.oip.grpc import AnswerFormat, decode_infer, encode_infer
+from hyperion.wire.oip.grpc_known import MAX_KNOWN, MAX_KNOWN_BYTES, InferCodec
 
 
 def a_request(data: bytes = bytes(8), model: str = "m", **more: Any) -> bytes:

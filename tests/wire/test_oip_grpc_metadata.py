@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.snapshot import ModelState
-from hyperion.wire import grpc_descriptors as descriptors
-from hyperion.wire import grpc_messages as messages
+from hyperion.wire.grpc import descriptors, messages
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_grpc_metadata import (
+from hyperion.wire.oip.grpc_metadata import (
     EXTENSIONS,
     HEALTH_STATES,
     check_empty,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hyperion.schema.call import InferenceCall
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
 from hyperion.wire.limits import DEFAULT_LIMITS, WireLimits
-from hyperion.wire.oip_json import ALL_JSON, AnswerFormat, decode_infer
-from hyperion.wire.oip_large import LARGE_BODY_BYTES, PLACEHOLDER, cut_data
+from hyperion.wire.oip.json import ALL_JSON, AnswerFormat, decode_infer
+from hyperion.wire.oip.large import LARGE_BODY_BYTES, PLACEHOLDER, cut_data
 from hyperion.wire.tensor import DATATYPES, encode_elements, from_numpy, to_numpy
 from tests.wire.strategies import JSON_VALUES, NUMERIC, arrays, mutations, request_body
 

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from hyperion.schema.call import Tensor
 from hyperion.schema.errors import HyperionError
-from hyperion.wire import oip_known
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_json import _decode_again, _decode_input, decode_infer
-from hyperion.wire.oip_known import KnownRequests
-from hyperion.wire.oip_request import Request
+from hyperion.wire.oip import known as oip_known
+from hyperion.wire.oip.json import _decode_again, _decode_input, decode_infer
+from hyperion.wire.oip.known import KnownRequests
+from hyperion.wire.oip.request import Request
 
 LIMITS = WireLimits()
 BEFORE = b'{"inputs":[{"name":"x","shape":[1,3],"datatype":"FP32","data":'

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from hyperion.schema.errors import InvalidConfig, UpstreamFailed
 from hyperion.schema.model import Signature, TensorSpec
-from hyperion.wire.grpc_messages import ModelMetadataRequest, ModelMetadataResponse
+from hyperion.wire.grpc.messages import ModelMetadataRequest, ModelMetadataResponse
 from hyperion.wire.header_lines import MAX_BYTES, parse_header_lines
-from hyperion.wire.oip_grpc_metadata import encode_model_metadata as encode_message
-from hyperion.wire.oip_metadata import encode_model_metadata
-from hyperion.wire.oip_model_metadata import (
+from hyperion.wire.oip.grpc_metadata import encode_model_metadata as encode_message
+from hyperion.wire.oip.metadata import encode_model_metadata
+from hyperion.wire.oip.model_metadata import (
     ModelMetadata,
     decode_model_message,
     decode_model_metadata,

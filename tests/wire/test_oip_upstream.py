@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from hyperion.schema.call import InferenceAnswer, Tensor
 from hyperion.schema.errors import Unsupported, UpstreamFailed
 from hyperion.schema.model import Signature, TensorSpec
-from hyperion.wire import oip_answer, oip_grpc, oip_grpc_upstream, oip_json, oip_upstream
-from hyperion.wire.grpc_framing import PREFIX_BYTES
-from hyperion.wire.grpc_messages import ModelInferResponse, ModelReadyResponse
+from hyperion.wire.grpc.framing import PREFIX_BYTES
+from hyperion.wire.grpc.messages import ModelInferResponse, ModelReadyResponse
 from hyperion.wire.limits import DEFAULT_LIMITS, WireLimits
+from hyperion.wire.oip import answer as oip_answer
+from hyperion.wire.oip import grpc as oip_grpc
+from hyperion.wire.oip import grpc_upstream as oip_grpc_upstream
+from hyperion.wire.oip import json as oip_json
+from hyperion.wire.oip import upstream as oip_upstream
 
 FP32 = Tensor("x", "FP32", (1, 2), b"\0\0\x80?\0\0\0@")
 TEXT = Tensor("t", "BYTES", (1,), b"\2\0\0\0hi")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hyperion.schema.call import InferenceAnswer
 from hyperion.wire.limits import DEFAULT_LIMITS
-from hyperion.wire.oip_json import decode_infer, encode_answer
+from hyperion.wire.oip.json import decode_infer, encode_answer
 from hyperion.wire.tensor import from_numpy, to_numpy
 from tests.wire.strategies import NUMERIC, arrays
 

@@ -6,13 +6,13 @@ Every verb is synchronous, may be called from any thread, and raises `HyperionEr
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from hyperion.policy.rollout_state import ReleaseState
+from hyperion.policy.release.state import ReleaseState
 from hyperion.schema.job import JobView, StoredAnswer
 from hyperion.schema.registry import Manifest
 from hyperion.schema.release import TrackCounts
 from hyperion.schema.resource import Resource, Strategy
 from hyperion.schema.usage import Amounts, DayUsage
-from hyperion.store.blobs import Blobs
+from hyperion.store.blobs.directory import Blobs
 from hyperion.store.changes import Change
 from hyperion.store.endpoints import EndpointRow
 from hyperion.store.job_orders import DeadOrder

@@ -7,7 +7,7 @@ from msgspec import Struct
 from pydantic import BaseModel, Field
 
 from hyperion.api.records import Management
-from hyperion.policy.members import name_fallback, name_member, refer_to
+from hyperion.policy.graph.members import name_fallback, name_member, refer_to
 from hyperion.schema.protect import Fallback, GraphStep
 from hyperion.schema.resource import Endpoint
 

@@ -7,12 +7,12 @@ import msgspec
 from pydantic import BaseModel, Field
 
 from hyperion.api.endpoint_status import MemberView, Sight, view_members
-from hyperion.policy.rollout_state import ReleaseState
+from hyperion.policy.release.state import ReleaseState
 from hyperion.schema.release import TrackCounts
 from hyperion.schema.resource import API_VERSION, Strategy
 from hyperion.store.changes import Change
+from hyperion.store.checks.rollout import idle_fields
 from hyperion.store.endpoints import EndpointRow
-from hyperion.store.resource_checks_rollout import idle_fields
 from hyperion.store.views import ReleaseRow
 
 Verb = Literal["promote", "pause", "resume", "abort", "undo"]

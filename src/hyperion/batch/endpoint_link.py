@@ -17,7 +17,7 @@ from hyperion.schema.call import Tensor
 from hyperion.schema.errors import InvalidConfig, UnknownModel, UpstreamFailed
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_upstream import decode_answer, encode_infer
+from hyperion.wire.oip.upstream import decode_answer, encode_infer
 from hyperion.wire.tensor import DATATYPES, encode_elements, to_numpy
 
 PRIORITY: Final = "9"

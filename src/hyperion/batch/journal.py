@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from hyperion.schema.errors import Conflict, StorageFailed
-from hyperion.store.blobs import sync_directory
+from hyperion.store.blobs.directory import sync_directory
 
 FILE: Final = "journal.jsonl"
 

@@ -21,10 +21,10 @@ from hyperion.schema.errors import InvalidConfig, ModelRefused, UnknownModel
 from hyperion.schema.model import ModelOptions
 from hyperion.schema.registry import Manifest, VerifiedSpec
 from hyperion.store import endpoints, registry, rollouts
-from hyperion.store.blobs_open import open_blobs
+from hyperion.store.blobs.opening import open_blobs
 from hyperion.store.database import Database, open_home
 from hyperion.store.desired import DesiredState
-from hyperion.store.discover import discover
+from hyperion.store.repositories.discover import discover
 
 COMPUTE_MS: Final = 600_000  # for one batch: nobody waits, but a model that hangs must not hang the run
 

@@ -20,7 +20,7 @@ from hyperion.batch.journal import End, FileJournal, Header, Part
 from hyperion.batch.source import format_of
 from hyperion.batch.target import RowError
 from hyperion.schema.errors import Conflict, StorageFailed
-from hyperion.store.blobs import sync_directory
+from hyperion.store.blobs.directory import sync_directory
 
 ASIDE: Final = ".hyperion-batch"
 _COPY_BYTES: Final = 8 << 20

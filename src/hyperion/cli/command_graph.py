@@ -13,7 +13,7 @@ from hyperion.cli.client import call
 from hyperion.cli.credentials import add_key
 from hyperion.cli.resolve import find_files, resolve
 from hyperion.cli.show import print_json, print_table
-from hyperion.policy.cascade_fit import CascadeFit, NoFit, fit_cascade, saved_share
+from hyperion.policy.graph.cascade_fit import CascadeFit, NoFit, fit_cascade, saved_share
 from hyperion.schema.errors import InvalidResource
 from hyperion.schema.protect import Graph
 from hyperion.schema.resource import Endpoint
@@ -137,7 +137,7 @@ def _score_all(
 def _fit_steps(scored: "Sequence[Scored]", truth: "Array", max_loss: float, level: float) -> list[CascadeFit]:
     """Each step against the last one. What may be lost, and how likely the bound may fail, is shared among them
     equally. Raises `InvalidResource`."""
-    from hyperion.policy.cascade import judge_array
+    from hyperion.policy.graph.cascade import judge_array
 
     best, _ = judge_array(scored[-1].scores, 1.0)
     parts = len(scored) - 1

@@ -9,7 +9,7 @@ from hyperion.cli.process import run_role
 from hyperion.schema.config import RunnerConfig
 from hyperion.schema.errors import InvalidConfig
 from hyperion.schema.model import ModelOptions
-from hyperion.store.discover import discover
+from hyperion.store.repositories.discover import discover
 
 
 @click.command("runner", short_help="Run one replica of one model version.")

@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from hyperion.cli.admin import Admin
 from hyperion.cli.client import call
-from hyperion.policy.members import AT_ONCE
+from hyperion.policy.graph.members import AT_ONCE
 from hyperion.schema.errors import Conflict, UpstreamFailed
 from hyperion.schema.protect import GraphStep
 from hyperion.schema.resource import Endpoint, EndpointSpec, Log, Metadata

@@ -23,7 +23,7 @@ def convert(source: str, target: str, trust_pickle: bool, as_json: bool) -> None
         raise click.UsageError(f"{target}: expected a name that ends in .skops or .onnx")
     import msgspec
 
-    from hyperion.store.convert import convert as convert_file
+    from hyperion.store.versions.convert import convert as convert_file
 
     done = convert_file(Path(source), Path(target), cast(Literal["skops", "onnx"], form), trust_pickle=trust_pickle)
     if as_json:
@@ -44,8 +44,8 @@ def import_repository(admin: Admin, path: str, reason: str, as_json: bool) -> No
     """Register each model version that the repository at PATH serves, under its name and number there."""
     import time
 
-    from hyperion.store.import_repository import prepare_repository
-    from hyperion.store.push import Details
+    from hyperion.store.versions.import_repository import prepare_repository
+    from hyperion.store.versions.push import Details
 
     details = Details(created_by=name_actor(), created_at=time.time())
     done = []

@@ -132,8 +132,8 @@ def _find_next(admin: Admin, name: str) -> str:
 
 
 def _prepare(name: str, version: str, path: str | None, folder: Path, said: dict[str, Any]) -> Any:
-    from hyperion.store.import_dvc import prepare_dvc_push, resolve_data_version
-    from hyperion.store.push import Details, prepare_push
+    from hyperion.store.versions.import_dvc import prepare_dvc_push, resolve_data_version
+    from hyperion.store.versions.push import Details, prepare_push
 
     data = f"dvc:{said['data']}" if said["data"] else said["data_version"]
     details = Details(
@@ -154,7 +154,7 @@ def _prepare(name: str, version: str, path: str | None, folder: Path, said: dict
     if path is None and not uri:
         raise click.UsageError("give PATH, where the model lies")
     if uri or str(path).startswith(_MLFLOW):
-        from hyperion.store.import_mlflow import prepare_mlflow_push
+        from hyperion.store.versions.import_mlflow import prepare_mlflow_push
 
         reference, tracking = (uri, "") if path is None else (path, uri)
         folder.mkdir()
@@ -166,7 +166,7 @@ def _prepare(name: str, version: str, path: str | None, folder: Path, said: dict
 def _sign(manifest: Manifest, said: dict[str, Any]) -> str:
     if not said["sign_key"]:
         return ""
-    from hyperion.store.signing import SigningKey, sign_manifest
+    from hyperion.store.versions.signing import SigningKey, sign_manifest
 
     return sign_manifest(manifest, SigningKey(said["sign_key"], said["sign_password"], said["sign_certificate"]))
 

@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from hyperion.control.specs import protection_of
 from hyperion.control.upstreams import Known, Upstreams
-from hyperion.policy.graph_signature import Unfit, derive_signature
-from hyperion.policy.members import name_member
+from hyperion.policy.graph.members import name_member
+from hyperion.policy.graph.signature import Unfit, derive_signature
 from hyperion.schema.model import ModelOptions
 from hyperion.schema.protect import Graph, GraphStep, Upstream
 from hyperion.schema.resource import Endpoint

@@ -18,21 +18,21 @@ from hyperion.control.labels import Labels
 from hyperion.control.release_record import Record, decode_record
 from hyperion.control.usage_book import UsageDesk
 from hyperion.fleet.credentials import find_credentials
-from hyperion.policy.circle import find_circle
 from hyperion.policy.constraints import explain_misfit
-from hyperion.policy.members import list_neighbours, list_references
-from hyperion.policy.rollout_state import OPEN, ReleaseState
+from hyperion.policy.graph.circle import find_circle
+from hyperion.policy.graph.members import list_neighbours, list_references
+from hyperion.policy.release.state import OPEN, ReleaseState
 from hyperion.schema.errors import GateRefused, InvalidResource, NotFound
 from hyperion.schema.registry import Manifest
 from hyperion.schema.release import TrackCounts
 from hyperion.schema.resource import Endpoint, Issuer, Resource, Strategy, Tenant
 from hyperion.store import endpoints, registry, resources, rollouts
-from hyperion.store.blobs import Blobs
+from hyperion.store.blobs.directory import Blobs
 from hyperion.store.changes import Change, compare, delete
 from hyperion.store.database import Database
 from hyperion.store.endpoints import EndpointRow
 from hyperion.store.reading import suggest
-from hyperion.store.signing import Trust
+from hyperion.store.versions.signing import Trust
 from hyperion.store.views import Deployed, IssuerState, ReleaseRow
 
 RESTART = "restart"

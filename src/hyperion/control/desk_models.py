@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from hyperion.schema.errors import HyperionError, ModelRefused
 from hyperion.schema.registry import FileEntry, Manifest
 from hyperion.store import registry
-from hyperion.store.blobs import Blobs, Measured
+from hyperion.store.blobs.directory import Blobs, Measured
 from hyperion.store.database import Database
-from hyperion.store.manifest import check_manifest
 from hyperion.store.registry import ModelRow, VersionRow
-from hyperion.store.signing import Trust, verify_signature
+from hyperion.store.versions.manifest import check_manifest
+from hyperion.store.versions.signing import Trust, verify_signature
 from hyperion.store.views import Registered, Verification
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from hyperion.policy.rollout_counts import add_columns
+from hyperion.policy.release.counts import add_columns
 from hyperion.schema.release import (
     CATEGORIES_MAX,
     GatewayReport,

@@ -19,7 +19,7 @@ import msgspec
 
 from hyperion.schema.errors import UpstreamFailed
 from hyperion.schema.resource import IssuerSpec
-from hyperion.store.resource_checks_access import is_safe_url
+from hyperion.store.checks.access import is_safe_url
 
 DISCOVERY: Final = "/.well-known/openid-configuration"
 FETCH_S: Final = 5.0  # to connect, and again for the answer from the first byte sent to the last one read

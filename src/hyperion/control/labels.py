@@ -11,7 +11,7 @@ from typing import Final
 
 from hyperion.control.errands import Errands
 from hyperion.policy.redact import is_personal, redact_text
-from hyperion.policy.rollout_state import OPEN, Labelled, ReleaseState
+from hyperion.policy.release.state import OPEN, Labelled, ReleaseState
 from hyperion.policy.values import write_value
 from hyperion.schema.errors import HyperionError
 from hyperion.schema.resource import Halt

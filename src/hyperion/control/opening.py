@@ -33,8 +33,8 @@ from hyperion.fleet.local import LocalFleet
 from hyperion.schema.config import ControlConfig
 from hyperion.schema.errors import HyperionError
 from hyperion.store import ledger
-from hyperion.store.blobs import Blobs
-from hyperion.store.blobs_open import open_blobs
+from hyperion.store.blobs.directory import Blobs
+from hyperion.store.blobs.opening import open_blobs
 from hyperion.store.database import Database, open_home
 from hyperion.store.leadership import Leadership
 

@@ -10,8 +10,8 @@ import msgspec
 from hyperion.control.release_book import Desired, Event
 from hyperion.control.release_record import Kept, Record, Runtime
 from hyperion.control.specs import choose_options, key_of
-from hyperion.policy.rollout import begin, kept_versions
-from hyperion.policy.rollout_state import ReleaseState
+from hyperion.policy.release.rollout import begin, kept_versions
+from hyperion.policy.release.state import ReleaseState
 from hyperion.schema.registry import Manifest
 from hyperion.store.rollouts import CommandRow
 

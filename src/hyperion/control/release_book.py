@@ -13,17 +13,17 @@ from sqlalchemy import Connection
 
 from hyperion.control.compose import Declared
 from hyperion.control.release_record import Record, decode_record, encode_record
-from hyperion.policy.members import find_owner, list_members
+from hyperion.policy.graph.members import find_owner, list_members
 from hyperion.schema.errors import HyperionError
 from hyperion.schema.model import ModelOptions
 from hyperion.schema.registry import Manifest, VerifiedSpec
 from hyperion.schema.release import PredictionRow, ValuePair
 from hyperion.schema.resource import Endpoint, EndpointSpec, Metadata
 from hyperion.store import endpoints, labels, ledger, predictions, registry, rollouts
-from hyperion.store.blobs import Blobs
+from hyperion.store.blobs.directory import Blobs
 from hyperion.store.database import Database
-from hyperion.store.materialise import materialise
-from hyperion.store.signing import Trust, decide_trust, verify_signature
+from hyperion.store.versions.materialise import materialise
+from hyperion.store.versions.signing import Trust, decide_trust, verify_signature
 
 
 class Event(Struct, frozen=True):
@@ -40,7 +40,7 @@ class Event(Struct, frozen=True):
 
 class Desired(Struct, frozen=True):
     """One endpoint as it is to be. `manifest` is what its `model` names now; `error` says why it names nothing.
-    `internal` ones are members of others (`policy/members`)."""
+    `internal` ones are members of others (`policy/graph/members`)."""
 
     endpoint: Endpoint
     generation: int

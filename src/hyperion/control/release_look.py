@@ -21,9 +21,9 @@ from hyperion.control.release_view import ReleaseView
 from hyperion.control.specs import protection_of
 from hyperion.policy.placement import BROKEN, SERVED, SeenReplica
 from hyperion.policy.placement_release import ReleasePlacement, WantedTrack, place_release
-from hyperion.policy.rollout import decide, kept_versions, split_of
-from hyperion.policy.rollout_settle import is_unsettled
-from hyperion.policy.rollout_state import OPEN, Command, Observed
+from hyperion.policy.release.rollout import decide, kept_versions, split_of
+from hyperion.policy.release.settle import is_unsettled
+from hyperion.policy.release.state import OPEN, Command, Observed
 from hyperion.schema.registry import VerifiedSpec
 from hyperion.schema.snapshot import ModelState
 from hyperion.store.rollouts import CommandRow

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from hyperion.policy.rollout_state import ReleaseState
+from hyperion.policy.release.state import ReleaseState
 
 
 class Runtime(Struct, frozen=True):

@@ -18,7 +18,7 @@ from hyperion.schema.resource import Smoke
 from hyperion.wire.frame import GREETING, HELLO, PREDICT, RESULT, FrameError, FrameReader, encode_frame
 from hyperion.wire.frame_headers import Hello, Predict, Result, TensorHead
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_json import decode_infer
+from hyperion.wire.oip.json import decode_infer
 from hyperion.wire.tensor import DATATYPES
 
 TIMEOUT_S: Final = 30.0

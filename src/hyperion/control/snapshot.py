@@ -6,7 +6,7 @@ from itertools import groupby
 from msgspec.structs import replace
 
 from hyperion.control.release_view import ReleaseView
-from hyperion.policy.members import name_fallback, name_member
+from hyperion.policy.graph.members import name_fallback, name_member
 from hyperion.policy.placement import Placement, ServedReplicas, choose_default
 from hyperion.schema.config import RunnerConfig
 from hyperion.schema.protect import Directory

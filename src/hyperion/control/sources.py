@@ -10,9 +10,9 @@ from hyperion.schema.config import Source
 from hyperion.schema.errors import HyperionError, InvalidConfig, ModelRefused, UnknownModel
 from hyperion.schema.model import ModelOptions, ModelSpec
 from hyperion.store.desired import DesiredModel, DesiredState
-from hyperion.store.discover import discover, split_repository
 from hyperion.store.names import is_valid_name
-from hyperion.store.options import check_options
+from hyperion.store.repositories.discover import discover, split_repository
+from hyperion.store.repositories.options import check_options
 
 
 def record_sources(sources: tuple[Source, ...], defaults: ModelOptions, desired: DesiredState) -> Memory:

@@ -1,10 +1,10 @@
-"""Whose signatures count here: from the files that the configuration names to what `store/signing` asks for."""
+"""Whose signatures count here: from the files that the configuration names to what `store/versions/signing` asks."""
 
 from pathlib import Path
 
 from hyperion.schema.config import ControlConfig
 from hyperion.schema.errors import InvalidConfig
-from hyperion.store.signing import Trust
+from hyperion.store.versions.signing import Trust
 
 _LIMIT_BYTES = 1 << 20
 

@@ -17,7 +17,7 @@ from hyperion.schema.errors import InvalidConfig, UpstreamFailed
 from hyperion.schema.protect import Upstream
 from hyperion.wire.header_lines import MAX_BYTES, parse_header_lines
 from hyperion.wire.http1_client import AnswerError, AnswerReader, encode_request_head
-from hyperion.wire.oip_model_metadata import ModelMetadata, decode_model_metadata
+from hyperion.wire.oip.model_metadata import ModelMetadata, decode_model_metadata
 
 ASK_S: Final = 5.0  # for the whole of it, from the name's look-up to the last byte
 ANSWER_BYTES: Final = 1 << 20

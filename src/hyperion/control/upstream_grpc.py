@@ -13,10 +13,10 @@ from hpack import Decoder, Encoder, HPACKError
 
 from hyperion.schema.errors import HyperionError, UpstreamFailed
 from hyperion.schema.protect import Upstream
-from hyperion.wire.grpc_framing import MessageReader, frame_message
-from hyperion.wire.grpc_messages import INFERENCE_SERVICE
+from hyperion.wire.grpc.framing import MessageReader, frame_message
+from hyperion.wire.grpc.messages import INFERENCE_SERVICE
 from hyperion.wire.http1_client import AnswerError
-from hyperion.wire.http2_frames import (
+from hyperion.wire.http2.frames import (
     ACK,
     CONTINUATION,
     DATA,
@@ -37,7 +37,7 @@ from hyperion.wire.http2_frames import (
     settings_frame,
     window_frame,
 )
-from hyperion.wire.oip_model_metadata import ModelMetadata, decode_model_message, encode_model_request
+from hyperion.wire.oip.model_metadata import ModelMetadata, decode_model_message, encode_model_request
 
 ANSWER_BYTES: Final = 1 << 20
 MAX_FRAME: Final = 16_384  # what RFC 9113 lets a peer send that was told nothing else

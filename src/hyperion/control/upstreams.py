@@ -15,7 +15,7 @@ from hyperion.policy.upstream import make_digest, make_signature, pause_s
 from hyperion.schema.errors import HyperionError
 from hyperion.schema.model import Signature
 from hyperion.schema.protect import Upstream
-from hyperion.wire.oip_model_metadata import ModelMetadata
+from hyperion.wire.oip.model_metadata import ModelMetadata
 
 Ask = Callable[[Upstream], Awaitable[ModelMetadata]]
 

@@ -33,7 +33,7 @@ from hyperion.schema.protect import Breaker
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog
 from hyperion.wire.frame_headers import Hello, Result
-from hyperion.wire.json_nulls import Nulls
+from hyperion.wire.json.nulls import Nulls
 
 if TYPE_CHECKING:
     from hyperion.gateway.release.split import Watch

@@ -16,7 +16,7 @@ from hyperion.runner.sandbox_paths import LIST_SUFFIX
 from hyperion.schema.config import RunnerConfig
 from hyperion.schema.errors import ModelRefused
 from hyperion.schema.registry import FileEntry
-from hyperion.store.digest import is_digest_of
+from hyperion.store.versions.digest import is_digest_of
 
 _LIST_LIMIT_BYTES = 32 << 20
 _CHUNK_BYTES = 1 << 20

@@ -100,8 +100,8 @@ class ControlConfig(Struct, frozen=True, forbid_unknown_fields=True):
     management API; None makes control bind `admin_host`:`admin_port`. `admin_names` are
     further Host names under which the API may be called. `settings` lists every setting, its value and
     where it came from, for `/api/v1/config`. `database_url` is where releases are kept; "" is the home's
-    `hyperion.db`. `blobs_url` is where the files of versions are kept, as `store.blobs_open` reads it; "" is the home's
-    `blobs`. `ledger_key` is the file of the key that signs the ledger; "" is the home's `ledger.key`.
+    `hyperion.db`. `blobs_url` is where the files of versions are kept, as `store/blobs/opening` reads it; "" is the
+    home's `blobs`. `ledger_key` is the file of the key that signs the ledger; "" is the home's `ledger.key`.
     `callback_hosts` are hosts and networks that callbacks may go to though they are not public,
     `streams` are consumers whose messages become jobs, as `control.stream_source` reads them.
     `trusted_keys` are files of keys and certificates whose signatures count. `sandbox` and `readable` are as in

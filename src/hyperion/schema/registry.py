@@ -24,9 +24,9 @@ class Lineage(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     """One version of one model, for ever. `files` are sorted by path; `entry` is the file or directory under the root
-    that the loader opens ("" for the root itself); `digest` is `sha256:…` over the files (`store/digest`), which
-    answers carry. `libraries` are package versions that the version was made with. `card` is the model card's text.
-    `created_at` is in seconds since 1970."""
+    that the loader opens ("" for the root itself); `digest` is `sha256:…` over the files (`store/versions/digest`),
+    which answers carry. `libraries` are package versions that the version was made with. `card` is the model card's
+    text. `created_at` is in seconds since 1970."""
 
     model: str
     version: str

@@ -11,7 +11,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, Table, and_, delete, exists, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from hyperion.policy.rollout_state import Labelled
+from hyperion.policy.release.state import Labelled
 from hyperion.schema.release import ValuePair
 from hyperion.store.canonical import clean
 from hyperion.store.tables import LABEL, PREDICTION, VALUE_PAIR

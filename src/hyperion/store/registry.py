@@ -13,10 +13,10 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from hyperion.schema.errors import Conflict, ModelRefused, UnknownModel
 from hyperion.schema.registry import Manifest
 from hyperion.store import ledger
-from hyperion.store.manifest import content_of
 from hyperion.store.names import check_name, is_valid_name
 from hyperion.store.tables import MODEL_ALIAS, MODEL_VERSION
 from hyperion.store.transaction import now, reached
+from hyperion.store.versions.manifest import content_of
 
 PAGE_MAX = 1000
 

@@ -17,11 +17,11 @@ from msgspec import Struct, inspect
 
 from hyperion.schema.errors import InvalidResource
 from hyperion.schema.resource import API_VERSION, BatchJob, Endpoint, Issuer, Resource, Tenant
+from hyperion.store.checks.access import check_issuer, check_tenant
+from hyperion.store.checks.batch import check_batch_job
+from hyperion.store.checks.endpoint import check_endpoint
+from hyperion.store.checks.rollout import idle_fields
 from hyperion.store.reading import list_entries, read_text, suggest
-from hyperion.store.resource_checks import check_endpoint
-from hyperion.store.resource_checks_access import check_issuer, check_tenant
-from hyperion.store.resource_checks_batch import check_batch_job
-from hyperion.store.resource_checks_rollout import idle_fields
 from hyperion.store.yaml_text import Key, read_yaml_documents
 
 LIMIT_BYTES = 1 << 20

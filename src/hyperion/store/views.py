@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from hyperion.policy.rollout_state import ReleaseState
+from hyperion.policy.release.state import ReleaseState
 from hyperion.schema.batch import BatchRun
 from hyperion.schema.registry import Manifest
 from hyperion.schema.release import PredictionRow

@@ -6,7 +6,7 @@ import msgspec
 
 from hyperion.schema.call import Buffer
 from hyperion.schema.errors import MalformedRequest, TooLarge
-from hyperion.wire.json_depth import check_depth
+from hyperion.wire.json.depth import check_depth
 from hyperion.wire.limits import WireLimits
 
 

@@ -13,9 +13,9 @@ from hyperion.schema.call import NO_PARAMETERS, Buffer, InferenceAnswer, Inferen
 from hyperion.schema.errors import MalformedRequest, TooLarge
 from hyperion.schema.model import Signature
 from hyperion.wire.envelope import decode_envelope
-from hyperion.wire.json_data import check_row_count
-from hyperion.wire.json_nulls import Nulls
-from hyperion.wire.json_text import text_or_base64
+from hyperion.wire.json.data import check_row_count
+from hyperion.wire.json.nulls import Nulls
+from hyperion.wire.json.text import text_or_base64
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.parameters import Parameters, Scalar, check_parameter_count
 from hyperion.wire.signature_values import tensor_of_one_row

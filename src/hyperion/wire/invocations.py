@@ -10,7 +10,7 @@ from hyperion.schema.call import NO_PARAMETERS, Buffer, InferenceCall, Tensor
 from hyperion.schema.errors import MalformedRequest, Unsupported
 from hyperion.schema.model import Signature
 from hyperion.wire.envelope import decode_envelope
-from hyperion.wire.json_nulls import Nulls
+from hyperion.wire.json.nulls import Nulls
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.parameters import Parameters, check_parameter_count
 from hyperion.wire.table import tensors_of_csv, tensors_of_frame_records, tensors_of_split

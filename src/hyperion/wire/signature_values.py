@@ -17,8 +17,8 @@ from hyperion.schema.call import Tensor
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.wire.bytes_elements import encode_elements
-from hyperion.wire.json_data import check_row_count, flatten, nesting, parse_any
-from hyperion.wire.json_nulls import MARK, Nulls, parse_any_with_nulls
+from hyperion.wire.json.data import check_row_count, flatten, nesting, parse_any
+from hyperion.wire.json.nulls import MARK, Nulls, parse_any_with_nulls
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.tensor import datatype_of
 

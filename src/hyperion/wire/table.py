@@ -17,7 +17,7 @@ from hyperion.schema.call import Buffer, Tensor
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.wire.bytes_elements import encode_elements
-from hyperion.wire.json_data import check_row_count, flatten, nesting, pack
+from hyperion.wire.json.data import check_row_count, flatten, nesting, pack
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.signature_values import check_records, join_table, join_texts, tensor_of_rows
 from hyperion.wire.tensor import Datatype, datatype_of

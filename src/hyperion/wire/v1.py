@@ -13,9 +13,9 @@ from hyperion.schema.call import Buffer, InferenceAnswer, InferenceCall, Tensor
 from hyperion.schema.errors import MalformedRequest
 from hyperion.schema.model import Signature
 from hyperion.wire.envelope import decode_envelope
-from hyperion.wire.json_data import check_row_count
-from hyperion.wire.json_nulls import Nulls
-from hyperion.wire.json_text import encode_nested, nested_values
+from hyperion.wire.json.data import check_row_count
+from hyperion.wire.json.nulls import Nulls
+from hyperion.wire.json.text import encode_nested, nested_values
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.signature_values import (
     tensor_of_rows,

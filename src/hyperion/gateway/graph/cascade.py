@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from hyperion.gateway.graph.run import Run, named, see
 from hyperion.gateway.pending import PendingCall
-from hyperion.policy.cascade import find_unsure, find_unsure_in_array
-from hyperion.policy.graph_plan import StepPlan
-from hyperion.policy.graph_time import has_time
+from hyperion.policy.graph.cascade import find_unsure, find_unsure_in_array
+from hyperion.policy.graph.plan import StepPlan
+from hyperion.policy.graph.time import has_time
 from hyperion.policy.latency import expect
 from hyperion.schema.call import InferenceAnswer, Tensor
 from hyperion.schema.errors import DeadlineExceeded, HyperionError, ModelFailed, NotReady, Overloaded, SchemaMismatch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from hyperion.gateway.graph.run import Run
 from hyperion.gateway.pending import PendingCall
-from hyperion.policy.ensemble import average, present_share, stack, vote
+from hyperion.policy.graph.ensemble import average, present_share, stack, vote
 from hyperion.schema.call import InferenceAnswer, Tensor
 from hyperion.schema.errors import HyperionError, ModelFailed, NotReady
 from hyperion.schema.protect import GraphStep

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from hyperion.gateway.graph.run import Run, named, see
 from hyperion.gateway.pending import PendingCall
-from hyperion.policy.graph_plan import StepPlan
-from hyperion.policy.graph_signature import Unfit
+from hyperion.policy.graph.plan import StepPlan
+from hyperion.policy.graph.signature import Unfit
 from hyperion.schema.call import InferenceAnswer, Tensor
 from hyperion.schema.errors import HyperionError, ModelFailed, SchemaMismatch
 

@@ -20,10 +20,10 @@ from hyperion.gateway.pending import MODEL, PendingCall
 from hyperion.gateway.pool import BatchDone, VersionPool
 from hyperion.policy.admission import QueueState
 from hyperion.policy.brownout import SOFT
-from hyperion.policy.condition import Condition, parse_condition
-from hyperion.policy.graph_plan import StepPlan, plan_graph
-from hyperion.policy.graph_signature import Unfit
-from hyperion.policy.members import name_member
+from hyperion.policy.graph.condition import Condition, parse_condition
+from hyperion.policy.graph.members import name_member
+from hyperion.policy.graph.plan import StepPlan, plan_graph
+from hyperion.policy.graph.signature import Unfit
 from hyperion.schema.call import InferenceAnswer, Tensor
 from hyperion.schema.errors import HyperionError, NotReady, RunnerLost
 from hyperion.schema.model import Signature

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from hyperion.gateway.admit import admit
 from hyperion.gateway.pending import INNER, PendingCall
-from hyperion.policy.graph_plan import StepPlan
-from hyperion.policy.graph_time import optional_ns
+from hyperion.policy.graph.plan import StepPlan
+from hyperion.policy.graph.time import optional_ns
 from hyperion.schema.call import InferenceAnswer, InferenceCall, Tensor
 from hyperion.schema.errors import DeadlineExceeded, Fields, HyperionError, ModelFailed, NotReady
 

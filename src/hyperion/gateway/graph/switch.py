@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Final
 
 from hyperion.gateway.graph.run import Run, see
 from hyperion.gateway.pending import PendingCall
-from hyperion.policy.condition import Value, holds
-from hyperion.policy.graph_plan import StepPlan
+from hyperion.policy.graph.condition import Value, holds
+from hyperion.policy.graph.plan import StepPlan
 from hyperion.schema.call import InferenceAnswer, Tensor
 from hyperion.schema.errors import HyperionError, NotReady, SchemaMismatch
 from hyperion.wire.tensor import DATATYPES, to_numpy

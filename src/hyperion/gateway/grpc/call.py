@@ -16,11 +16,11 @@ from hyperion.schema.errors import (
     MalformedRequest,
     Overloaded,
 )
-from hyperion.wire.grpc_framing import (
+from hyperion.wire.grpc.framing import (
     Message,
     MessageReader,
 )
-from hyperion.wire.http2_stream import Stream
+from hyperion.wire.http2.stream import Stream
 
 if TYPE_CHECKING:
     from hyperion.gateway.grpc.connection import GrpcConnection

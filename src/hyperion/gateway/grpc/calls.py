@@ -19,11 +19,11 @@ from hyperion.gateway.http.jobs import KEY
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.schema.call import Buffer
 from hyperion.schema.errors import HyperionError, UnknownModel
-from hyperion.wire.grpc_framing import OK_FIELD, frame_message
-from hyperion.wire.grpc_messages import INFERENCE_SERVICE
+from hyperion.wire.grpc.framing import OK_FIELD, frame_message
+from hyperion.wire.grpc.messages import INFERENCE_SERVICE
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_grpc import AnswerFormat
-from hyperion.wire.oip_grpc_metadata import (
+from hyperion.wire.oip.grpc import AnswerFormat
+from hyperion.wire.oip.grpc_metadata import (
     check_empty,
     decode_index_request,
     decode_model,

@@ -1,4 +1,4 @@
-"""One gRPC client's connection: moves bytes between the socket and `wire/http2_connection`, and knows what time it is.
+"""One gRPC client's connection: moves bytes between the socket and `wire/http2/connection`, and knows what time it is.
 
 Made by `gateway/grpc` for each connection; requests become calls. Unary calls cost no task
 and no future, and what a batch of answers writes on one connection leaves in one piece.
@@ -15,10 +15,10 @@ from hyperion.gateway.grpc.stream_call import StreamCall
 from hyperion.gateway.grpc.unary import UnaryCall
 from hyperion.gateway.tls import peer_of
 from hyperion.schema.call import Buffer
-from hyperion.wire.grpc_framing import http_status_block
-from hyperion.wire.http2_connection import Http2Connection, Http2Limits
-from hyperion.wire.http2_frames import CANCEL, ENHANCE_YOUR_CALM, ConnectionFault
-from hyperion.wire.http2_stream import Stream
+from hyperion.wire.grpc.framing import http_status_block
+from hyperion.wire.http2.connection import Http2Connection, Http2Limits
+from hyperion.wire.http2.frames import CANCEL, ENHANCE_YOUR_CALM, ConnectionFault
+from hyperion.wire.http2.stream import Stream
 
 if TYPE_CHECKING:
     from hyperion.gateway.grpc.server import GrpcServer

@@ -24,7 +24,7 @@ from hyperion.gateway.tls import make_tls_context
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import InvalidConfig
 from hyperion.telemetry.logs import EventLog
-from hyperion.wire.grpc_messages import REFLECTION_SERVICES
+from hyperion.wire.grpc.messages import REFLECTION_SERVICES
 from hyperion.wire.limits import WireLimits
 
 BACKLOG: Final = 4096

@@ -12,10 +12,10 @@ from hyperion.gateway.grpc.unary import UnaryCall
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.schema.call import Buffer
 from hyperion.schema.errors import HyperionError, MalformedRequest, UnknownModel
-from hyperion.wire.grpc_framing import OK_FIELD, frame_message
-from hyperion.wire.grpc_messages import HEALTH_SERVICE, INFERENCE_SERVICE
-from hyperion.wire.grpc_reflection import answer_reflection
-from hyperion.wire.oip_grpc_metadata import decode_health, encode_health
+from hyperion.wire.grpc.framing import OK_FIELD, frame_message
+from hyperion.wire.grpc.messages import HEALTH_SERVICE, INFERENCE_SERVICE
+from hyperion.wire.grpc.reflection import answer_reflection
+from hyperion.wire.oip.grpc_metadata import decode_health, encode_health
 
 
 class Health:

@@ -6,9 +6,9 @@ from msgspec import Struct
 
 from hyperion.policy.redact import is_personal
 from hyperion.schema.errors import HeadersTooLarge, HyperionError, MalformedRequest, Unsupported
-from hyperion.wire.grpc_framing import read_timeout_ns
-from hyperion.wire.http2_fields import MAX_FIELDS, MAX_LIST_BYTES, Fields, list_bytes
-from hyperion.wire.http2_frames import PROTOCOL_ERROR, StreamFault
+from hyperion.wire.grpc.framing import read_timeout_ns
+from hyperion.wire.http2.fields import MAX_FIELDS, MAX_LIST_BYTES, Fields, list_bytes
+from hyperion.wire.http2.frames import PROTOCOL_ERROR, StreamFault
 
 MAX_TIMEOUT_NS: Final = 86_400 * 1_000_000_000
 MAX_PRIORITY: Final = 9

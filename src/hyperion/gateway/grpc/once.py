@@ -22,8 +22,8 @@ from hyperion.policy.idempotency import is_final, keeps, read_key
 from hyperion.schema.call import Buffer, InferenceAnswer, InferenceCall
 from hyperion.schema.errors import Conflict, Fields, HyperionError
 from hyperion.schema.job import KeyScope, StoredAnswer
-from hyperion.wire.grpc_framing import field
-from hyperion.wire.oip_grpc import AnswerFormat
+from hyperion.wire.grpc.framing import field
+from hyperion.wire.oip.grpc import AnswerFormat
 
 TenantOf = Callable[[Mapping[bytes, bytes], Peer], str]
 REPLAYED: Final = (b"idempotency-replayed", b"true")

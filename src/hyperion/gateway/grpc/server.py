@@ -20,7 +20,7 @@ from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import HyperionError, InternalError, UnknownRoute
 from hyperion.telemetry.logs import EventLog
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_grpc_known import InferCodec
+from hyperion.wire.oip.grpc_known import InferCodec
 
 MIB: Final = 1 << 20
 LOOK_S: Final = 1.0

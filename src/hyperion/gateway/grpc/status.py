@@ -8,7 +8,7 @@ from typing import Final
 
 from hyperion.schema.call import BatchAnswer, InferenceAnswer
 from hyperion.schema.errors import HyperionError
-from hyperion.wire.grpc_framing import OK_FIELD, field, string
+from hyperion.wire.grpc.framing import OK_FIELD, field, string
 
 CODES: Final[dict[str, str]] = {
     "ok": "OK",

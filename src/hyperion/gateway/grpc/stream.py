@@ -17,7 +17,7 @@ from hyperion.gateway.grpc.stream_call import StreamCall
 from hyperion.gateway.pending import PendingCall
 from hyperion.schema.call import Buffer, InferenceAnswer
 from hyperion.schema.errors import Fields, HyperionError, NotReady, Overloaded
-from hyperion.wire.oip_grpc import AnswerFormat, encode_stream_answer, encode_stream_error
+from hyperion.wire.oip.grpc import AnswerFormat, encode_stream_answer, encode_stream_error
 
 
 class StreamEdge(Protocol):

@@ -16,14 +16,14 @@ from hyperion.schema.errors import (
     MalformedRequest,
     NotReady,
 )
-from hyperion.wire.grpc_framing import (
+from hyperion.wire.grpc.framing import (
     ANSWER_HEAD,
     OK_FIELD,
     Message,
     frame_message,
     status_block,
 )
-from hyperion.wire.http2_stream import Stream
+from hyperion.wire.http2.stream import Stream
 
 if TYPE_CHECKING:
     from hyperion.gateway.grpc.connection import GrpcConnection

@@ -19,7 +19,7 @@ from hyperion.schema.errors import (
     MalformedRequest,
     Unsupported,
 )
-from hyperion.wire.grpc_framing import (
+from hyperion.wire.grpc.framing import (
     ANSWER_HEAD,
     OK_FIELD,
     Message,
@@ -27,9 +27,9 @@ from hyperion.wire.grpc_framing import (
     frame_message,
     status_block,
 )
-from hyperion.wire.http2_frames import ENHANCE_YOUR_CALM
-from hyperion.wire.http2_stream import Stream
-from hyperion.wire.oip_grpc import AnswerFormat
+from hyperion.wire.http2.frames import ENHANCE_YOUR_CALM
+from hyperion.wire.http2.stream import Stream
+from hyperion.wire.oip.grpc import AnswerFormat
 
 if TYPE_CHECKING:
     from hyperion.gateway.grpc.connection import GrpcConnection

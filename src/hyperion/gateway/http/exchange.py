@@ -14,7 +14,7 @@ from hyperion.gateway.http.status import STATUS, status_line
 from hyperion.gateway.pending import EncodeTogether, PendingCall, Reply
 from hyperion.schema.call import BatchAnswer, Buffer, InferenceAnswer
 from hyperion.schema.errors import Fields, HyperionError, Unauthenticated
-from hyperion.wire.oip_answer import ALL_JSON, AnswerFormat, encode_answer, encode_error, encode_together
+from hyperion.wire.oip.answer import ALL_JSON, AnswerFormat, encode_answer, encode_error, encode_together
 
 JSON: Final = b"application/json"
 BINARY: Final = b"application/octet-stream"

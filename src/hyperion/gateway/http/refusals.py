@@ -14,7 +14,7 @@ from hyperion.gateway.http.known import KnownHead
 from hyperion.gateway.http.status import STATUS, status_line
 from hyperion.gateway.pool import VersionPool
 from hyperion.schema.errors import Overloaded
-from hyperion.wire.oip_answer import encode_error
+from hyperion.wire.oip.answer import encode_error
 
 PROTOCOL: Final = "http"
 MAX_STANDING: Final = 256

@@ -35,8 +35,8 @@ from hyperion.telemetry.logs import EventLog
 from hyperion.wire.generate import decode_generate, encode_generate
 from hyperion.wire.invocations import decode_invocations
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_json import decode_infer
-from hyperion.wire.oip_metadata import (
+from hyperion.wire.oip.json import decode_infer
+from hyperion.wire.oip.metadata import (
     decode_index_request,
     decode_repository_parameters,
     encode_index,

@@ -14,7 +14,7 @@ from hyperion.gateway.recovery.course import Course
 from hyperion.gateway.recovery.hedging import Hedging
 from hyperion.gateway.recovery.static_answer import StaticAnswer
 from hyperion.policy.fallback import share_ns
-from hyperion.policy.members import name_fallback
+from hyperion.policy.graph.members import name_fallback
 from hyperion.policy.retry import Budget, earn, spend
 from hyperion.schema.call import InferenceAnswer
 from hyperion.schema.errors import HyperionError, NotReady

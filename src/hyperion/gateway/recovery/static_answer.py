@@ -10,7 +10,7 @@ import msgspec
 from hyperion.schema.call import Tensor
 from hyperion.schema.errors import HyperionError, InvalidConfig
 from hyperion.schema.model import Signature, TensorSpec
-from hyperion.wire.json_data import parse_any
+from hyperion.wire.json.data import parse_any
 from hyperion.wire.limits import DEFAULT_LIMITS
 from hyperion.wire.tensor import datatype_of
 

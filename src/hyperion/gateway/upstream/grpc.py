@@ -19,8 +19,8 @@ from hyperion.schema.errors import (
     UpstreamFailed,
 )
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_grpc_upstream import decode_answer, decode_ready, encode_infer, encode_ready
-from hyperion.wire.oip_upstream import tell
+from hyperion.wire.oip.grpc_upstream import decode_answer, decode_ready, encode_infer, encode_ready
+from hyperion.wire.oip.upstream import tell
 
 SERVICE: Final = "/inference.GRPCInferenceService/"
 MAX_HEADERS_BYTES: Final = 16 * 1024

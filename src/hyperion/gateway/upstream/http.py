@@ -13,7 +13,7 @@ from hyperion.schema.call import Buffer
 from hyperion.schema.errors import HyperionError, UpstreamFailed
 from hyperion.wire.http1_client import AnswerError, AnswerReader, encode_request_head, is_clean
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_upstream import decode_answer, encode_infer, is_binary_server, says_ready
+from hyperion.wire.oip.upstream import decode_answer, encode_infer, is_binary_server, says_ready
 
 CONNECT_S: Final = 3.0
 MAX_LOOK_BYTES: Final = 1 << 20

@@ -15,7 +15,7 @@ from hyperion.schema.call import Tensor
 from hyperion.schema.errors import Fields, HyperionError
 from hyperion.schema.model import Signature
 from hyperion.wire.frame_headers import Result
-from hyperion.wire.oip_upstream import select_outputs
+from hyperion.wire.oip.upstream import select_outputs
 from hyperion.wire.tensor import join_rows
 
 Done = Callable[[tuple[Tensor, ...], HyperionError | None], None]

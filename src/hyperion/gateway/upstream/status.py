@@ -17,7 +17,7 @@ from hyperion.schema.errors import (
     UpstreamFailed,
 )
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.oip_upstream import decode_error
+from hyperion.wire.oip.upstream import decode_error
 
 MOST_RETRY_AFTER_S: Final = 3600
 CALLERS: Final[dict[int, type[HyperionError]]] = {400: MalformedRequest, 413: TooLarge, 422: SchemaMismatch}

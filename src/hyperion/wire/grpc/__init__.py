@@ -1,0 +1,1 @@
+"""gRPC's messages, framing and reflection. What they mean is in `oip/`."""

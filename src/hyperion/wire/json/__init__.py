@@ -1,0 +1,1 @@
+"""Tensors as JSON text, both ways. What is around them is the protocols' own."""
