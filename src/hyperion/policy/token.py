@@ -4,7 +4,6 @@ Called by `gateway/front/jwt`. Rules of RFC 8725 (best current practice): algori
 bring its own key, and issuer, audience and expiry have to be there and fit.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": 
 LEAST_RSA_BITS: Final = 2_048
 LONGEST_LIFE_S: Final = 31 * 86_400.0
 LONGEST_NAME: Final = 128
+LAST_TIME_S: Final = 1e12  # of the year 33658; JSON knows integers that no float can hold
 
 
 def header_fault(header: Mapping[str, Any], algorithms: tuple[str, ...]) -> str:
@@ -98,7 +98,7 @@ def claims_fault(claims: Mapping[str, Any], issuer: IssuerRecord, now_s: float) 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
     given = claims.get(name)
-    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
+    if isinstance(given, bool) or not isinstance(given, int | float) or not abs(given) < LAST_TIME_S:
         return None
     return float(given)
 
