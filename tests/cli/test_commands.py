@@ -69,6 +69,14 @@ def test_an_error_is_one_line_on_stderr_and_an_exit_code(
     assert message in line
 
 
+def test_a_path_that_cannot_be_served_is_one_line_on_stderr_too(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_text("junk")
+    ended = hyperion("serve", "broken.onnx", *FREE, cwd=tmp_path)
+    (line,) = ended.stderr.splitlines()
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert line.startswith("hyperion: broken.onnx: not an ONNX model")
+
+
 def test_help_names_every_command(tmp_path: Path) -> None:
     text = hyperion("--help", cwd=tmp_path).stdout
     for name in ("serve", "predict", "bench", "config", "doctor", "gateway", "control", "runner", "completion"):

@@ -22,10 +22,12 @@ class Terminal(io.StringIO):
 
 
 class Scene:
-    def __init__(self, home: Path, snapshot: Snapshot, out: io.StringIO | None = None) -> None:
+    def __init__(
+        self, home: Path, snapshot: Snapshot, out: io.StringIO | None = None, paths: tuple[str, ...] = ()
+    ) -> None:
         (home / "snapshot.json").write_bytes(msgspec.json.encode(snapshot))
         self.out, self.err, self.ended = out or io.StringIO(), io.StringIO(), False
-        addresses = Addresses("http://127.0.0.1:1", "", "http://127.0.0.1:2/", home)
+        addresses = Addresses("http://127.0.0.1:1", "", "http://127.0.0.1:2/", home, paths)
         self.watch = Watch(addresses, 2, self.end, self.out, self.err)
 
     def end(self) -> None:
@@ -54,11 +56,23 @@ def test_an_empty_home_is_served_too(tmp_path: Path) -> None:
     assert ("serves 0 models" in scene.out.getvalue(), scene.ended) == (True, False)
 
 
-def test_it_gives_up_where_no_model_can_be_served(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, Snapshot(1, (), (ModelState("m", "1", "UNAVAILABLE", "no such file"),)))
+BROKEN = ModelState("m", "1", "UNAVAILABLE", "no such file")
+OF_AN_EARLIER_START = ModelState("old", "", "UNAVAILABLE", "unloaded")
+
+
+def test_it_gives_up_where_no_path_can_be_served_and_names_only_what_should_be(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Snapshot(1, (), (BROKEN, OF_AN_EARLIER_START)), paths=("m",))
     scene.look()
     assert (scene.ended, scene.watch.exit_code, scene.out.getvalue()) == (True, 1, "")
     assert scene.err.getvalue() == 'hyperion: model "m": no such file\n'
+
+
+def test_a_home_of_which_nothing_can_be_served_is_kept_up_so_that_it_can_be_mended(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, Snapshot(1, (), (BROKEN, OF_AN_EARLIER_START)))
+    scene.look()
+    assert (scene.ended, scene.err.getvalue()) == (False, "")
+    assert "m: UNAVAILABLE: no such file" in scene.out.getvalue()
+    assert "old" not in scene.out.getvalue()
 
 
 @pytest.mark.parametrize(("reason", "said"), [("no PATH", "no PATH"), ("", "control cannot start (exit code 3)")])

@@ -105,6 +105,22 @@ async def test_a_snapshot_is_acknowledged_only_when_the_last_gateway_has_it(tmp_
             assert s.publisher.acknowledged() == reached
 
 
+async def test_connections_that_are_open_when_control_ends_are_no_errors(tmp_path: Path) -> None:
+    troubles: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: troubles.append(context))
+    others = asyncio.all_tasks()
+    async with scene(tmp_path) as s:
+        (await s.connect()).tell(link.Poll(0, 0))
+        await s.noticed.wait()
+        tasks = asyncio.all_tasks() - others
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await asyncio.sleep(0)  # for what is called when they are done
+    assert troubles == []
+
+
 async def test_nobody_waits_for_the_acknowledgement_of_a_gateway_that_died(tmp_path: Path) -> None:
     async with scene(tmp_path) as s:
         s.publisher.publish(Snapshot(1))

@@ -82,6 +82,22 @@ def test_a_repository_of_which_all_is_refused_is_an_error(tmp_path: Path, desire
         record(desired, Source(str(repository)))
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [("model.py", "x = (", "fraud/model.py line 1: "), ("hyperion.yaml", "replica: 2", "fraud/hyperion.yaml line 1: ")],
+)
+def test_an_error_in_a_file_says_of_which_model(
+    tmp_path: Path, desired: DesiredState, file: str, text: str, says: str
+) -> None:
+    folder = write_model(tmp_path / "fraud")
+    row = desired.put("fraud", folder, ModelOptions())
+    (folder / file).write_text(text)
+    assert resolve(row).error.startswith(says)
+    with pytest.raises(HyperionError) as caught:
+        record(desired, Source(str(folder)))
+    assert caught.value.message.startswith(says)
+
+
 def test_a_path_that_holds_no_model_is_an_error(tmp_path: Path, desired: DesiredState) -> None:
     (tmp_path / "notes.md").write_text("nothing")
     with pytest.raises(ModelRefused):

@@ -10,7 +10,8 @@ from typing import Literal
 from msgspec import Struct
 
 from hyperion.cli.sample import count_elements, make_request
-from hyperion.schema.snapshot import ServedModel, Snapshot
+from hyperion.policy.placement import UNLOADED
+from hyperion.schema.snapshot import ModelState, ServedModel, Snapshot
 
 _INLINE_ELEMENTS = 200
 _SHOWN_MODELS = 12
@@ -47,13 +48,13 @@ def write_banner(snapshot: Snapshot, addresses: Addresses, *, colour: bool) -> s
         lines.append(f"  {model.name} {dim}version {versions}, {model.versions[0].platform}{reset}")
     if len(served) > _SHOWN_MODELS:
         lines.append(f"  ... and {len(served) - _SHOWN_MODELS} more: {addresses.url}/v2/models")
-    lines += [f"  {state.name}: {state.state}: {state.reason}" for state in snapshot.index if state.state != "READY"]
+    lines += [f"  {state.name}: {state.state}: {state.reason}" for state in list_broken(snapshot)]
     if served:
         lines += ["", f"{bold}Try it{reset}"]
         if addresses.callers == "known":
             lines.append(f"  KEY=$({write_key_command(addresses)})")
         lines.append(f"  {write_curl(served[0], addresses)}")
-    elif not snapshot.index:
+    elif not list_broken(snapshot):
         lines += [f"{bold}Next{reset}", "  hyperion model push NAME PATH", "  hyperion apply -f ENDPOINT.yaml"]
     lines += ["", f"{bold}Also{reset}"]
     if addresses.grpc:
@@ -63,6 +64,11 @@ def write_banner(snapshot: Snapshot, addresses: Addresses, *, colour: bool) -> s
     lines.append(f"  Management  {addresses.admin_url} {dim}(token in {_near(addresses.home / 'admin-token')}){reset}")
     lines += ["  Stop        Ctrl-C", ""]
     return "\n".join(lines)
+
+
+def list_broken(snapshot: Snapshot) -> list[ModelState]:
+    """Return what should be served and is not. What was unloaded, or belongs to an earlier start, should not be."""
+    return [state for state in snapshot.index if state.state != "READY" and state.reason != UNLOADED]
 
 
 def write_key_command(addresses: Addresses) -> str:

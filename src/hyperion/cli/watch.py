@@ -6,7 +6,7 @@ from typing import TextIO
 
 import msgspec
 
-from hyperion.cli.banner import Addresses, write_banner
+from hyperion.cli.banner import Addresses, list_broken, write_banner
 from hyperion.fleet.messages import FAILED, READY, Child
 from hyperion.fleet.replicas import CONTROL_WAVE, GATEWAY_WAVE, RUNNER_WAVE
 from hyperion.schema.snapshot import Snapshot
@@ -46,8 +46,9 @@ class Watch:
     def _settle(self) -> None:
         self._settled = True
         snapshot = msgspec.json.decode((self._addresses.home / "snapshot.json").read_bytes(), type=Snapshot)
-        if snapshot.index and not snapshot.models:
-            self._give_up("; ".join(f'model "{state.name}": {state.reason}' for state in snapshot.index[:5]))
+        broken = list_broken(snapshot)
+        if broken and not snapshot.models and self._addresses.paths:  # a home may be mended through its management API
+            self._give_up("; ".join(f'model "{state.name}": {state.reason}' for state in broken[:5]))
             return
         self._show_status("")
         colour = self._out.isatty() and not os.environ.get("NO_COLOR")

@@ -99,6 +99,8 @@ class Publisher:
                 await self._converse(reader, writer, command, board)
             except (HyperionError, ConnectionError):
                 return  # the gateway is gone or speaks nonsense; it connects anew
+            except asyncio.CancelledError:
+                return  # control ends; asyncio of Python 3.11 would print the trace of a cancelled connection
             finally:
                 if self._views.pop(writer, None) is not None:
                     self._changed()

@@ -61,7 +61,7 @@ def resolve(row: DesiredModel) -> Resolved:
     try:
         specs = discover(Path(row.source), row.options, name=row.name, pinned=frozenset(row.pinned))
     except HyperionError as error:
-        return Resolved(row.generation, error=error.message)
+        return Resolved(row.generation, error=_name_place(Path(row.source), error).message)
     return Resolved(row.generation, specs)
 
 
@@ -71,11 +71,19 @@ def _look(
     try:
         specs = discover(folder, options, name=name, pinned=pinned)
     except HyperionError as error:
-        return name or folder.stem, (), error
+        return name or folder.stem, (), _name_place(folder, error)
     names = {spec.name for spec in specs}
     if len(names) != 1:
         return folder.name, (), ModelRefused(f"{folder.name}: expected one model, found {len(names)} in it")
     return names.pop(), specs, None
+
+
+def _name_place(source: Path, error: HyperionError) -> HyperionError:
+    """The same error; one that begins with a file of the directory `source` then says of which directory."""
+    file = error.message.partition(" ")[0].rstrip(":")
+    if not source.is_dir() or file not in {entry.name for entry in source.iterdir()}:
+        return error
+    return type(error)(f"{source.name}/{error.message}")
 
 
 def _options(source: Source, defaults: ModelOptions) -> tuple[ModelOptions, frozenset[str]]:

@@ -21,13 +21,15 @@ _NOTIFY_BYTES = 64 << 10
 
 class Surroundings(msgspec.Struct, frozen=True):
     """What a child needs of its supervisor. `changed(name)` is called after each change of state; `write` takes lines
-    for the log; `log` takes (process, message); `parents` is where control groups can be made."""
+    for the log; `log` takes (process, message); `ending` says whether all children are being taken down; `parents` is
+    where control groups can be made."""
 
     environ: Mapping[str, str]
     log_format: str
     write: Callable[[bytes], None]
     log: Callable[[str, str], None]
     changed: Callable[[str], None]
+    ending: Callable[[], bool]
     parents: Parents | None = None
 
 
@@ -167,7 +169,8 @@ class Supervised:
         because = f": {self.seen.reason}" if self.seen.reason else ""
         if restart.delay_s is None:
             self._note(state=FAILED, pid=0, exit=how)
-            self._around.log(self.spec.name, f"refused to start{because}")
+            if not self._around.ending():  # otherwise this is why all ends, and whoever ends it has said so
+                self._around.log(self.spec.name, f"refused to start{because}")
             return
         self._around.log(self.spec.name, f"{how}{because}; restarting in {restart.delay_s * 1000:.0f} ms")
         self._note(state=BACKOFF, pid=0, exit=how, restarts=self.seen.restarts + 1)

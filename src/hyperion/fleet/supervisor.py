@@ -58,7 +58,8 @@ class Supervisor:
         self._changed = asyncio.Event()
         self._ending = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._around = Surroundings(environ, log_format, writer.write, self.log, self._note_change, parents)
+        around = (environ, log_format, writer.write, self.log, self._note_change, self._ending.is_set, parents)
+        self._around = Surroundings(*around)
 
     def log(self, process: str, message: str) -> None:
         """One line of our own about a child."""
@@ -128,6 +129,8 @@ class Supervisor:
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             return  # the client left
+        except asyncio.CancelledError:
+            return  # all ends; asyncio of Python 3.11 would print the trace of a cancelled connection
         except HyperionError as error:
             self.log("supervisor.sock", error.message)
         finally:

@@ -149,7 +149,7 @@ def _unload(model: WantedModel, seen: list[SeenReplica]) -> Placement:
     return Placement(
         retire=tuple(r.name for r in seen if r.state != STOPPING),
         outcomes=(Outcome(model.name, model.generation, UNLOADED),),
-        index=tuple(ModelState(model.name, version, state, "unloaded") for version in versions),
+        index=tuple(ModelState(model.name, version, state, UNLOADED) for version in versions),
     )
 
 
