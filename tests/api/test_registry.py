@@ -2,6 +2,8 @@
 
 import hashlib
 import http.client
+import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,7 +129,7 @@ def test_an_alias_moves_and_endpoints_follow(platform: Platform) -> None:
     ("scope", "allowed", "refused"),
     [
         ("read", [("GET", "endpoints"), ("GET", "ledger/entries"), ("GET", "models")], [("PUT", "endpoints/x")]),
-        ("infer", [("GET", "endpoints")], [("DELETE", "endpoints/x"), ("POST", "models/x/load")]),
+        ("infer", [], [("GET", "endpoints"), ("DELETE", "endpoints/x"), ("POST", "models/x/load")]),
         ("deploy", [("GET", "registry/models"), ("DELETE", "endpoints/x")], [("GET", "keys"), ("POST", "keys")]),
         ("admin", [("GET", "keys"), ("DELETE", "endpoints/x")], []),
     ],
@@ -141,7 +143,20 @@ def test_a_key_may_do_what_its_scope_says(
     for method, path in refused:
         answer = platform.ask(path, {} if method != "GET" else None, method, secret)
         assert (answer.status, answer.json()["code"]) == (403, "forbidden")
-        assert f"and this key has {'read' if scope == 'read' else ''}" in answer.json()["detail"] or scope != "read"
+        assert f"and this key has {'deploy, read' if scope == 'deploy' else scope};" in answer.json()["detail"]
+
+
+def test_a_key_that_may_only_call_models_learns_nothing_here(platform: Platform) -> None:
+    """Of every route that there is, to be found by the API's own description."""
+    secret = key(platform, "infer")["key"]
+    let_in = []
+    for path, methods in json.loads(platform.ask("openapi.json").body)["paths"].items():
+        for method in methods:
+            place = re.sub("{[^}]*}", "x", path.removeprefix("/api/v1/"))
+            answer = platform.ask(place, None if method in ("get", "head") else {}, method.upper(), secret)
+            if answer.status != 403:
+                let_in.append((method, path))
+    assert let_in == [("post", "/api/v1/labels")]
 
 
 def test_a_key_ends_when_it_is_revoked_or_expires(platform: Platform) -> None:

@@ -1,6 +1,7 @@
 """Who may come in: keys, tokens of a real issuer, trusted proxies, and what is asked of callers who show nothing."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -10,7 +11,11 @@ from typing import Any
 
 import pytest
 
-from hyperion.gateway.front.identity import Identities
+from hyperion.gateway.front.caller import Peer
+from hyperion.gateway.front.door import Door
+from hyperion.gateway.front.identity import AUTHORIZATION, Identities
+from hyperion.gateway.limits.book import LimitBook
+from hyperion.schema.errors import Forbidden, Unauthenticated
 from hyperion.schema.protect import Access, Directory, IssuerRecord, KeyRecord, Protection, TenantRecord
 from hyperion.schema.snapshot import ServedVersion
 from tests.gateway.serving import Serving, get, infer, on_uvloop, request, serving
@@ -123,14 +128,60 @@ async def test_what_is_no_inference_asks_for_credentials_too_but_for_signs_of_li
         await gateway.protect(("obedient", obedient), directory=directory)
         for path in ("/v2/health/live", "/v2/health/ready", "/ping", "/v2/models/obedient/ready"):
             assert (await gateway.ask(get(path))).status == 200, path
-        for path in ("/v2", "/v2/models", "/v2/models/obedient", "/metrics"):
+        for path in ("/v2", "/v2/models", "/v2/models/obedient"):
             assert (await gateway.ask(get(path))).status == 401, path
             assert (await gateway.ask(get(path, **bearer(SECRET)))).status == 200, path
         load = "/v2/repository/models/obedient/load"
-        assert (await gateway.ask(request(b"{}", load))).status == 401
+        refused = await gateway.ask(request(b"{}", load))
+        assert (refused.status, "--scope deploy" in refused.error) == (401, True)
         assert (await gateway.ask(request(b"{}", load, **bearer(SECRET)))).status == 403
         assert (await gateway.ask(request(b"{}", load, **bearer("hyp_d")))).status == 200
         assert len(gateway.changes) == 1
+
+
+@on_uvloop
+async def test_metrics_name_every_endpoint_so_they_are_for_those_who_may_read(obedient: ServedVersion) -> None:
+    async with serving(require_auth=True) as gateway:
+        scopes = ("infer", "read", "deploy", "admin")
+        keys = tuple(key(f"hyp_{scope}", "acme", 0.0, scope) for scope in scopes)
+        await gateway.protect(("obedient", obedient), directory=Directory(keys=keys))
+        said = {scope: (await gateway.ask(get("/metrics", **bearer(f"hyp_{scope}")))).status for scope in scopes}
+        assert said == {"infer": 403, "read": 200, "deploy": 200, "admin": 200}
+        assert (await gateway.ask(get("/metrics"))).status == 401
+
+
+@pytest.mark.parametrize("elsewhere", ["origin", "forwarded", "x_forwarded_for"])
+@on_uvloop
+async def test_neither_a_web_page_nor_a_proxy_commands_where_no_credentials_are_needed(
+    obedient: ServedVersion, elsewhere: str
+) -> None:
+    unload = "/v2/repository/models/obedient/unload"
+    async with serving(("obedient", obedient)) as gateway:
+        from_elsewhere = {elsewhere: "http://evil.example"}
+        assert (await gateway.ask(request(b"", unload, **from_elsewhere))).status == 401
+        assert gateway.changes == []
+        directory = Directory(keys=(key(), key("hyp_d", "acme", 0.0, "deploy")))
+        await gateway.protect(("obedient", obedient), directory=directory)
+        assert (await gateway.ask(request(b"", unload, **from_elsewhere, **bearer(SECRET)))).status == 403
+        assert (await gateway.ask(request(b"", unload, **from_elsewhere, **bearer("hyp_d")))).status == 200
+        assert (await gateway.ask(request(b"", unload))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("peer", "may"),
+    [
+        *((Peer(address), True) for address in ("", "127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1")),
+        *((Peer(address), False) for address in ("10.0.0.9", "::ffff:10.0.0.9", "fe80::1%eth0", "192.0.2.1")),
+        (Peer("127.0.0.1", ("jobs.example",)), False),  # who shows a certificate has its scopes
+    ],
+    ids=lambda given: given if isinstance(given, bool) else " ".join((given.address, *given.names)),
+)
+def test_without_credentials_only_this_machine_commands_a_gateway_that_is_open(peer: Peer, may: bool) -> None:
+    door = Door(Identities(), LimitBook(1))
+    for scope in ("", "read"):
+        door.check(scope, {}, peer)
+    with contextlib.nullcontext() if may else pytest.raises((Unauthenticated, Forbidden)):
+        door.check("deploy", {AUTHORIZATION: b"Bearer whatever"}, peer)
 
 
 @on_uvloop

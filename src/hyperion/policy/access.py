@@ -5,9 +5,24 @@ Deny by default: where credentials are required nobody comes in without them, bu
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Final
 
 from hyperion.schema.protect import Access
+
+GRANTED_BY: Final = {
+    "read": frozenset(("read", "deploy", "admin")),
+    "infer": frozenset(("infer", "admin")),
+    "deploy": frozenset(("deploy", "admin")),
+}
+
+
+def grants(scopes: Collection[str], wanted: str) -> bool:
+    """Whether somebody with these scopes may do what asks for `wanted`; "" is for whoever has credentials.
+
+    >>> grants({"deploy"}, "read"), grants({"infer"}, "read"), grants({"infer"}, "")
+    (True, False, True)
+    """
+    return not wanted or not GRANTED_BY[wanted].isdisjoint(scopes)
 
 
 def needs_credentials(access: Access | None, required: bool) -> bool:
@@ -29,7 +44,7 @@ def forbids(access: Access | None, tenant: str, scopes: Collection[str], claims:
     >>> forbids(Access(claims={"groups": "risk"}), "acme", {"infer"}, {"groups": ["risk", "ops"]})
     ''
     """
-    if "infer" not in scopes and "admin" not in scopes:
+    if not grants(scopes, "infer"):
         return 'the credentials lack the scope "infer"'
     if access is None:
         return ""

@@ -4,6 +4,7 @@ Made by `gateway/process`; `gateway/route` asks it for each endpoint's guard. Wh
 was used up, how much memory caches may hold) is here.
 """
 
+import ipaddress
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
@@ -13,16 +14,20 @@ from hyperion.gateway.cache.elsewhere import Elsewhere
 from hyperion.gateway.cache.flights import Finished, Flights
 from hyperion.gateway.cache.memory import CacheMemory
 from hyperion.gateway.cache.shared import SharedCache, SharedStore
-from hyperion.gateway.front.caller import Peer
+from hyperion.gateway.front.caller import ANONYMOUS, Peer
 from hyperion.gateway.front.guard import UNPROTECTED, Guard
 from hyperion.gateway.front.identity import HINT, Identities
 from hyperion.gateway.limits.book import LimitBook
 from hyperion.gateway.limits.limiter import Limiter
 from hyperion.gateway.pending import PendingCall
-from hyperion.policy.access import shows
+from hyperion.policy.access import grants, shows
 from hyperion.schema.errors import Forbidden, HyperionError, MissingExtra, Unauthenticated
 from hyperion.schema.protect import Access, Protection
 from hyperion.schema.snapshot import ServedModel, Snapshot
+
+COMMAND: Final = "deploy"
+# What browsers add that speak for a page, and proxies that speak for somebody elsewhere.
+FOR_OTHERS: Final = (b"origin", b"forwarded", b"x-forwarded-for")
 
 
 class Door:
@@ -84,15 +89,18 @@ class Door:
         return guard
 
     def check(self, scope: str, headers: Mapping[bytes, bytes], peer: Peer) -> None:
-        """For what is no inference: where credentials are required, raises Unauthenticated without them, and Forbidden
-        where they lack the scope ("" needs none)."""
-        if not self.required:
+        """For what is no inference: raises Unauthenticated without credentials where they are required, and Forbidden
+        where they lack the scope ("" needs none). To let anybody call models is not to let anybody unload them: where
+        no credentials are required, who shows none may command from this machine only, and speaking for himself."""
+        if not self.required and scope != COMMAND:
             return
-        caller = self._identities.identify(headers, peer)
-        if caller.anonymous:
-            raise Unauthenticated(f"this needs credentials; {HINT}")
-        if scope and scope not in caller.scopes and "admin" not in caller.scopes:
-            raise Forbidden(f'{caller.subject} lacks the scope "{scope}" that this needs')
+        who = self._identities.identify(headers, peer) if self._everywhere or peer.names else ANONYMOUS
+        if not who.anonymous:
+            if not grants(who.scopes, scope):
+                raise Forbidden(f'{who.subject} lacks the scope "{scope}" that this needs')
+        elif self.required or not _is_here(headers, peer):
+            hint = HINT.replace("NAME", f"NAME --scope {scope}") if scope else HINT
+            raise Unauthenticated(f"this needs credentials; {hint}")
 
     def shows(self, rules: Sequence[Access | None], headers: Mapping[bytes, bytes], peer: Peer) -> list[bool]:
         """For lists: of endpoints with these rules, which ones the caller may know of. Raises Unauthenticated for wrong
@@ -164,6 +172,16 @@ class Door:
         """Ends the connections to Redis."""
         if self._store is not None:
             await self._store.close()
+
+
+def _is_here(headers: Mapping[bytes, bytes], peer: Peer) -> bool:
+    """Whether a request comes from this machine, and not from a web page or by way of a proxy."""
+    if any(name in headers for name in FOR_OTHERS):
+        return False
+    if not peer.address:  # a Unix socket
+        return True
+    address = ipaddress.ip_address(peer.address.partition("%")[0])
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _nobody(pending: PendingCall, error: HyperionError | None, _queue_ns: int, _compute_ns: int, _now_ns: int) -> None:

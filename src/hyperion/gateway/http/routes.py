@@ -91,7 +91,7 @@ class HttpRoutes:
             "index": self._for("", self._index),
             "load": self._for("deploy", self._load),
             "unload": self._for("deploy", self._load),
-            "metrics": self._for("", self._metrics),
+            "metrics": self._for("read", self._metrics),
         }
 
     def serve(self, exchange: Exchange) -> None:
