@@ -6,7 +6,7 @@ import pytest
 
 from hyperion.cli.resolve import Settings, resolve
 from hyperion.cli.tree import check_settings, plan_control, plan_gateways
-from hyperion.schema.errors import InvalidConfig
+from hyperion.schema.errors import InvalidConfig, MissingExtra
 
 
 def credential_dirs(settings: Settings, home: Path) -> list[tuple[str, ...]]:
@@ -37,3 +37,22 @@ def test_a_directory_for_credentials_that_holds_the_home_is_refused(tmp_path: Pa
     with pytest.raises(InvalidConfig, match=r"^--credential-dirs: no such directory"):
         check_settings(resolve({"home": str(home), "credential_dirs": str(tmp_path / "none")}, {}, ()), ())
     check_settings(resolve({"home": str(home), "credential_dirs": str(home / "credentials")}, {}, ()), ())
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:6379", "http://h:1/0", "redis://", "redis://h:port", "redis://h:70000", "redis://h/zero", "unix://"],
+)
+def test_a_redis_url_that_no_gateway_could_use_is_refused_before_anything_starts(url: str) -> None:
+    with pytest.raises(InvalidConfig, match=r"^--redis-url: expected redis://HOST:PORT/DB"):
+        check_settings(resolve({"redis_url": url}, {}, ()), ())
+
+
+def test_a_redis_url_without_redis_py_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or every gateway would end as soon as it began, behind a banner that says it serves."""
+    settings = resolve({"redis_url": "redis://127.0.0.1:6379/0"}, {}, ())
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
+    check_settings(settings, ())
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(MissingExtra, match=r"pip install 'hyperion-inference\[redis\]'"):
+        check_settings(settings, ())

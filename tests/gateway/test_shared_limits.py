@@ -37,16 +37,12 @@ class Gateway:
 
     def __init__(self, url: str, limits: EndpointLimits, quotas: Quotas | None = None) -> None:
         self.book = LimitBook(leases=True)
-        self.outages = 0
         self.log = io.StringIO()
-        self.shared = SharedLimits(url, self.book, EventLog("gateway", "text", self.log), self.count_outage)
+        self.shared = SharedLimits(url, self.book, EventLog("gateway", "text", self.log))
         self.limiter = Limiter(self.book, "e", limits, None)
         self.caller = Caller("t", "key:k", frozenset(), TenantRecord("t", quotas=quotas), "k")
         self.admitted = 0
         self.latest_s = 0.0
-
-    def count_outage(self) -> None:
-        self.outages += 1
 
     def ask(self, rows: int = 1) -> str:
         """ "" where a request passes, else why not."""
@@ -127,7 +123,7 @@ async def test_redis_is_killed_and_comes_back_empty_under_load(redis: RedisServe
         load = [asyncio.create_task(gateway.overload(ended.is_set)) for gateway in gateways]
         await asyncio.sleep(1.0)
         await asyncio.to_thread(redis.kill)
-        await eventually(lambda: all(gateway.outages == 1 for gateway in gateways))
+        await eventually(lambda: all(gateway.shared.outages == 1 for gateway in gateways))
         before = [gateway.admitted for gateway in gateways]
         await asyncio.sleep(1.0)
         assert all(gateway.admitted > had for gateway, had in zip(gateways, before, strict=True))
@@ -155,6 +151,22 @@ async def test_a_redis_that_does_not_answer_is_as_good_as_away(redis: RedisServe
         redis.go_on()
         await eventually(lambda: all(gateway.shared.connected for gateway in gateways))
         assert [gateway.ask() for gateway in gateways] == ["", ""]
+
+
+async def test_a_redis_that_was_never_there_is_told_of_once_and_seen_in_the_metrics(redis: RedisServer) -> None:
+    """Or a wrong address or password would make limits larger, and nobody would know."""
+    redis.kill()
+    gateway = Gateway(redis.url, EndpointLimits(requests_per_second=1))
+    task = asyncio.create_task(gateway.shared.run())
+    await eventually(lambda: gateway.shared.outages == 1)
+    assert gateway.shared.gauges() == {"hyperion_redis_connected": {(): 0.0}}
+    assert gateway.shared.counters() == {"hyperion_redis_outages_total": {(): 1.0}}
+    assert "Redis is away" in gateway.log.getvalue()
+    redis.start()
+    await eventually(lambda: gateway.shared.connected)
+    assert gateway.shared.gauges() == {"hyperion_redis_connected": {(): 1.0}}
+    assert gateway.log.getvalue().count("Redis is away") == gateway.shared.outages == 1
+    task.cancel()
 
 
 async def test_without_redis_from_the_start_each_gateway_has_its_share() -> None:

@@ -12,7 +12,7 @@ import msgspec
 from hyperion.cli.resolve import DEFAULT, Resolved, Settings
 from hyperion.fleet.credentials import default_dirs
 from hyperion.schema.config import MIB, ControlConfig, GatewayConfig, SandboxMode, Source
-from hyperion.schema.errors import InvalidConfig
+from hyperion.schema.errors import InvalidConfig, MissingExtra
 
 
 def check_settings(settings: Settings, paths: Sequence[str]) -> None:
@@ -53,6 +53,29 @@ def check_settings(settings: Settings, paths: Sequence[str]) -> None:
     for key in ("batch_databases", "tls_cert", "tls_key", "tls_client_ca"):
         if settings.text(key) and not Path(settings.text(key)).is_file():
             raise InvalidConfig(f"--{key.replace('_', '-')}: no such file: {settings.text(key)}")
+    check_redis(settings.text("redis_url"))
+
+
+def check_redis(url: str) -> None:
+    """Refuse a URL that no gateway could use; "" is none. Raises `InvalidConfig`, and `MissingExtra` without redis-py.
+
+    >>> check_redis("rediss://:secret@10.0.0.5:6379/0")
+    """
+    if not url:
+        return
+    from importlib.util import find_spec
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        where = parts.path if parts.scheme == "unix" else parts.hostname if parts.port != 0 else ""
+        numbered = parts.scheme == "unix" or parts.path in ("", "/") or parts.path[1:].isdecimal()
+    except ValueError:  # a port that is none
+        where, numbered = "", False
+    if not (where and numbered and parts.scheme in ("redis", "rediss", "unix")):
+        raise InvalidConfig("--redis-url: expected redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix:///PATH?db=DB")
+    if find_spec("redis") is None:
+        raise MissingExtra("--redis-url needs redis-py: pip install 'hyperion-inference[redis]'")
 
 
 def plan_gateways(

@@ -179,7 +179,10 @@ class Gateway:
             return []
         from hyperion.gateway.limits.shared import SharedLimits
 
-        return [loop.create_task(SharedLimits(self._config.redis_url, self._book, self._log).run())]
+        shared = SharedLimits(self._config.redis_url, self._book, self._log)
+        self._metrics.add_gauges(shared.gauges)
+        self._metrics.add_counters(shared.counters)
+        return [loop.create_task(shared.run())]
 
     def _listen(self) -> Acceptor:
         config = self._config

@@ -77,6 +77,10 @@ FAMILIES: Final[dict[str, Family]] = {
     "hyperion_control_look_seconds": Family("gauge", "What the last look of the control loop took."),
     "hyperion_snapshot_spread_seconds": Family("gauge", "From publishing the last snapshot until all gateways ran it."),
     "hyperion_cache_total": Family("counter", "Requests to endpoints with a response cache.", ("result",)),
+    "hyperion_redis_connected": Family("gauge", "Gateway workers that share their limits through Redis now."),
+    "hyperion_redis_outages_total": Family(
+        "counter", "How often a gateway worker lost its Redis, or did not find it at first."
+    ),
     "hyperion_connections": Family("gauge", "Open HTTP connections."),
     "hyperion_records_dropped_total": Family(
         "counter", "Request records not kept: more came than control took, or than a second's share."

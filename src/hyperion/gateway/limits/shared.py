@@ -40,16 +40,16 @@ MONTH_KEPT_S: Final = 63 * 86_400
 
 
 class SharedLimits:
-    """`url` as redis-py takes it (`redis://host:6379/0`). `count_outage` is told each time that Redis goes away."""
+    """`url` as redis-py takes it (`redis://host:6379/0`). `outages` counts how often Redis went away, or was not there
+    at first."""
 
-    def __init__(
-        self, url: str, book: LimitBook, log: EventLog, count_outage: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, url: str, book: LimitBook, log: EventLog) -> None:
         self.name: Final = secrets.token_hex(6)
         self._url = url
         self._book = book
         self._log = log
-        self._count_outage = count_outage
+        self._away = False  # and the log says so
+        self.outages = 0
         self._told: dict[str, Amounts] = {}  # what Redis knows of this gateway, by tenant
         self._present_at = self._usage_at = self._connected_at = 0.0
 
@@ -57,6 +57,14 @@ class SharedLimits:
     def connected(self) -> bool:
         """Whether Redis answers."""
         return self._book.leasing
+
+    def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """What stands now, for the metrics."""
+        return {"hyperion_redis_connected": {(): float(self.connected)}}
+
+    def counters(self) -> dict[str, dict[tuple[str, ...], float]]:
+        """What was counted, for the metrics."""
+        return {"hyperion_redis_outages_total": {(): float(self.outages)}}
 
     async def run(self) -> None:
         """Exchanges for ever. Raises MissingExtra without redis-py."""
@@ -81,6 +89,7 @@ class SharedLimits:
         self._connected_at = time.monotonic()
         await self._exchange(leases, [])  # before anything is leased: who is there
         self._book.start_leases(time.monotonic_ns())
+        self._away = False
         self._log.write("info", "limits are shared through Redis", gateways=self._book.share)
         while True:
             began_s = time.monotonic()
@@ -98,7 +107,9 @@ class SharedLimits:
     def _lose(self, reason: str) -> None:
         if self._book.leasing:
             self._book.end_leases(time.monotonic_ns())
-            self._count_outage()
+        if not self._away:
+            self._away = True
+            self.outages += 1
             self._log.write(
                 "warning", "Redis is away: each gateway has its share of the limits", error=reason, of=self._book.share
             )
