@@ -11,8 +11,8 @@ from hyperion.schema.errors import Forbidden, Unauthenticated
 
 Scope = Literal["read", "infer", "deploy", "admin"]
 SCOPES: tuple[Scope, ...] = ("read", "infer", "deploy", "admin")
-# What else a scope gives: whoever may deploy may look; whoever may only call models may not, as what else is served, and
-# how it fares, is for those who operate it. An admin may do everything.
+# What else a scope gives: whoever may deploy may look; whoever may only call models may not, as what else is served,
+# and how it fares, is for those who operate it. An admin may do everything.
 _IMPLIED: dict[str, frozenset[str]] = {
     "read": frozenset(("read",)),
     "infer": frozenset(("infer",)),
