@@ -22,7 +22,8 @@ SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP3
 class BadUpstream:
     """`how` is what it does to inferences: `well`, `slow` (waits for `slow_s`), `garbage`, `half` (of an answer),
     `silent` (closes without a word), `reset`, `once` (resets the first one), `headers` (without end), `shape` (a wrong
-    one), `status:N`, `poison` (400 where a value is negative), `hang`."""
+    one), `status:N`, `poison` (400 where a value is negative), `hang`,
+    `punctual` (504 when the time that it was given is over)."""
 
     def __init__(self) -> None:
         self.how = "well"
@@ -113,6 +114,10 @@ class BadUpstream:
         elif how == "status":
             extra = f"retry-after: {self.retry_after}\r\n" if self.retry_after else ""
             reply(writer, int(number), b'{"error": "it does not want to\\nsecond line"}', extra.encode())
+            return
+        elif how == "punctual":
+            await asyncio.sleep(int(headers["x-request-timeout-ms"]) / 1_000)
+            reply(writer, 504, b'{"error": "too late"}')
             return
         elif how == "hang":
             self.hung.set()

@@ -53,6 +53,7 @@ WRONG = [
     ("status:413", 413, "it does not want to"),
     ("status:404", 502, "does not have the model"),
     ("status:401", 502, "credentials of this gateway"),
+    ("status:504", 502, "in its own time"),
     ("status:301", 502, "answered with status 301"),
     ("status:500", 500, "it does not want to"),
     ("status:503", 503, "too busy"),
@@ -126,6 +127,30 @@ async def test_the_deadline_ends_what_is_under_way_there() -> None:
         await upstream.gone.wait()
         upstream.how = "well"
         assert (await gateway.ask(ask(1))).output("y") == [2, 2]
+
+
+@on_uvloop
+async def test_impatient_callers_open_no_breaker_of_an_upstream_that_heeds_their_deadlines() -> None:
+    async with bad_upstream() as upstream, serving() as gateway:
+        await reach(gateway, upstream.served(links=2))
+        gateway.pool("far").follow_breaker(Breaker(min_calls=2))
+        upstream.how = "punctual"
+        for _ in range(5):
+            answer = await gateway.ask(ask(1, x_request_timeout_ms=20))
+            assert (answer.status, "the deadline of 20 ms passed" in answer.error) == (504, True), answer.error
+        assert gateway.pool("far").breaker_states() == {"upstream": 0.0}
+        upstream.how = "well"
+        assert (await gateway.ask(ask(1))).status == 200
+
+
+@on_uvloop
+async def test_an_upstream_that_needs_all_of_the_endpoints_deadline_is_left_alone() -> None:
+    async with bad_upstream() as upstream, serving() as gateway:
+        await reach(gateway, upstream.served(links=2, deadline_ms=40))
+        gateway.pool("far").follow_breaker(Breaker(min_calls=2))
+        upstream.how = "punctual"
+        assert [(await gateway.ask(ask(1))).status for _ in range(2)] == [504, 504]
+        assert gateway.pool("far").breaker_states() == {"upstream": 2.0}
 
 
 async def until_open(gateway: Serving, upstream: BadUpstream) -> list[Answer]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
-from hyperion.schema.protect import Upstream
+from hyperion.schema.protect import Breaker, Upstream
 from hyperion.schema.snapshot import Replica, ServedVersion
 from tests.gateway import grpc_serving
 from tests.gateway.serving import on_uvloop, serving
@@ -59,7 +59,7 @@ STATUSES = [
     ("unauthenticated", 502, "credentials of this gateway"),
     ("model_failed", 500, "it went wrong"),
     ("overloaded", 503, "too busy"),
-    ("deadline_exceeded", 502, "did not answer in time"),
+    ("deadline_exceeded", 502, "in its own time"),
     ("unsupported", 502, "UNIMPLEMENTED"),
 ]
 
@@ -89,6 +89,17 @@ async def test_who_leaves_ends_what_is_under_way_there(far: grpc_serving.Serving
         await asyncio.to_thread(far.pipeline.arrived.acquire)
         client.leave()
         assert await asyncio.to_thread(far.pipeline.cancelled.acquire, True, 10)
+
+
+@on_uvloop
+async def test_impatient_callers_are_told_so_and_open_no_breaker(far: grpc_serving.Serving) -> None:
+    async with serving() as gateway:
+        await gateway.apply(("far", served(far, "hold")))
+        await gateway.until(lambda: gateway.pool("far").ready)
+        gateway.pool("far").follow_breaker(Breaker(min_calls=2))
+        answers = [await gateway.ask(ask(1, x_request_timeout_ms=20)) for _ in range(8)]
+        assert [answer.status for answer in answers] == [504] * 8
+        assert gateway.pool("far").breaker_states() == {"upstream": 0.0}
 
 
 @on_uvloop

@@ -14,6 +14,7 @@ from hyperion.policy.breaker import (
     admits,
     begin,
     failure_share,
+    is_time_over,
     may_leave_alone,
     note,
     timeout_counts,
@@ -185,3 +186,11 @@ def test_a_replica_is_left_alone_only_where_another_fails_clearly_less() -> None
 )
 def test_an_impatient_callers_timeout_does_not_count(held_ms: int, expected_ms: int, counts: bool) -> None:
     assert timeout_counts(held_ms * 1_000_000, expected_ms * 1e6, SECOND) is counts
+
+
+@pytest.mark.parametrize(
+    ("left_ms", "given_ms", "over"),
+    [(0, 1_000, True), (-3, 1_000, True), (50, 1_000, True), (51, 1_000, False), (10, 20, True), (11, 20, False)],
+)
+def test_time_is_over_in_its_last_twentieth_or_ten_milliseconds(left_ms: int, given_ms: int, over: bool) -> None:
+    assert is_time_over(left_ms * 1_000_000, given_ms * 1_000_000) is over

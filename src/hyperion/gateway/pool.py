@@ -376,13 +376,17 @@ class VersionPool(OpenCalls):
             self.epoch += self.queue.rows < rows
         for link in tuple(self._links.values()):
             for pending, batch in link.expire(now_ns):
-                if link.breaker is not None:
-                    expected_ns = expect(self.curve, batch.rows)
-                    held_ns = now_ns - max(batch.sent_ns, pending.received_ns)
-                    batch.expired += link.breaker.note_timeout(held_ns, expected_ns, self.deadline_ns, now_ns)
-                self._expire(pending, "while the model was computing")
+                self._expire_held(link, pending, batch, now_ns)
                 link.cancel(pending)
             link.give_up(now_ns)
+
+    def _expire_held(self, link: Link, pending: PendingCall, batch: Batch, now_ns: int) -> None:
+        """The time of a call is over that the link holds, or held until now."""
+        if link.breaker is not None:
+            expected_ns = expect(self.curve, batch.rows)
+            held_ns = now_ns - max(batch.sent_ns, pending.received_ns)
+            batch.expired += link.breaker.note_timeout(held_ns, expected_ns, self.deadline_ns, now_ns)
+        self._expire(pending, "while the model was computing")
 
     def _look_at_load(self, now_ns: int) -> None:
         """Gives up optional work, or takes it up again."""

@@ -24,6 +24,8 @@ JITTER: Final = 0.2  # gateways that saw the same failure must not all try again
 PEER_SHARE: Final = 0.5  # of a replica's failures that its peers have at most, where the fault is the replica's
 EARLY_SHARE: Final = 0.25  # of the endpoint's deadline, below which a timeout is the caller's impatience
 LATE_FACTOR: Final = 5.0  # of the usual time, above which it never is
+CLOSE_SHARE: Final = 0.05  # of the time that a call was given, which is as good as over then
+CLOSE_NS: Final = 10_000_000
 
 
 class BreakerState(Struct, frozen=True, gc=False):
@@ -156,3 +158,13 @@ def timeout_counts(held_ns: int, expected_ns: float, deadline_ns: int) -> bool:
     (False, True)
     """
     return held_ns >= EARLY_SHARE * deadline_ns or 0.0 < LATE_FACTOR * expected_ns <= held_ns
+
+
+def is_time_over(left_ns: int, given_ns: int) -> bool:
+    """Whether another server that gave a call up for its deadline, when so much of the time that it was given was left,
+    means that time and not one of its own: it rounds, and counts from when it had read the request.
+
+    >>> is_time_over(20_000_000, 10**9), is_time_over(500_000_000, 10**9), is_time_over(4_000_000, 5_000_000)
+    (True, False, True)
+    """
+    return left_ns <= max(CLOSE_NS, CLOSE_SHARE * given_ns)

@@ -10,6 +10,7 @@ from hyperion.gateway.upstream.link import Ask, Done
 from hyperion.gateway.upstream.site import Site
 from hyperion.gateway.upstream.status import retry_after_s
 from hyperion.schema.errors import (
+    DeadlineExceeded,
     HyperionError,
     MalformedRequest,
     MissingExtra,
@@ -24,10 +25,10 @@ from hyperion.wire.oip.upstream import tell
 
 SERVICE: Final = "/inference.GRPCInferenceService/"
 MAX_HEADERS_BYTES: Final = 16 * 1024
+READY_S: Final = 2.0
 CALLERS: Final = frozenset(("INVALID_ARGUMENT", "OUT_OF_RANGE", "FAILED_PRECONDITION"))
 MODELS: Final = frozenset(("INTERNAL", "UNKNOWN", "DATA_LOSS"))
 REASONS: Final = {
-    "DEADLINE_EXCEEDED": "did not answer in time",
     "NOT_FOUND": "does not have the model",
     "UNAUTHENTICATED": "does not accept the credentials of this gateway",
     "PERMISSION_DENIED": "does not accept the credentials of this gateway",
@@ -77,9 +78,12 @@ class GrpcService:
     async def look(self) -> str:
         try:
             request = encode_ready(self.site.model, self.site.version)
-            answer = await self._ready(request, timeout=2.0, metadata=self.metadata)
+            answer = await self._ready(request, timeout=READY_S, metadata=self.metadata)
         except self.rpc_error as error:
-            return REASONS.get(error.code().name, f"answered with status {error.code().name}")
+            code = error.code().name
+            if code == "DEADLINE_EXCEEDED":
+                return f"did not say within {READY_S:.0f} s whether it is ready"
+            return REASONS.get(code, f"answered with status {code}")
         return "" if decode_ready(answer) else "says that its model is not ready"
 
     async def close(self) -> None:
@@ -141,6 +145,8 @@ def _error_of(code: str, details: str, trailers: Any) -> HyperionError:
         return UpstreamBusy(
             "the server that answers for this model is too busy; try again later", retry_after_s=after_s
         )
+    if code == "DEADLINE_EXCEEDED":
+        return DeadlineExceeded("the server that answers for this model did not answer in its own time")
     if code in MODELS:
         return ModelFailed(f"the server that answers for this model failed on the request{tail}")
     return UpstreamFailed(f"the server that answers for this model {REASONS.get(code, f'answered with status {code}')}")

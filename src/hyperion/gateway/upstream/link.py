@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from hyperion.gateway.pending import PendingCall
 from hyperion.gateway.replica import Batch, Link, Outcomes
+from hyperion.policy.breaker import is_time_over
 from hyperion.policy.trace import NO_TRACE, select_trace
 from hyperion.schema.call import Tensor
-from hyperion.schema.errors import Fields, HyperionError
+from hyperion.schema.errors import DeadlineExceeded, Fields, HyperionError, UpstreamFailed
 from hyperion.schema.model import Signature
 from hyperion.wire.frame_headers import Result
 from hyperion.wire.oip.upstream import select_outputs
@@ -46,7 +47,7 @@ class Ask:
 
 class Carrier(Protocol):
     """Brings one request at a time to the upstream. `done(outputs, error)` is called once, later, unless it is
-    aborted."""
+    aborted; the error is `DeadlineExceeded` where the upstream says that the time is over."""
 
     def infer(self, ask: Ask, done: Done) -> None:
         """Sends it. Raises Unsupported where it cannot be written down."""
@@ -65,6 +66,7 @@ class UpstreamOutcomes(Outcomes, Protocol):
     """What a link tells the pool, beside what every link does."""
 
     def refused(self, pending: PendingCall, error: HyperionError, batch: Batch) -> None: ...
+    def expired(self, link: "Link", batch: Batch, now_ns: int) -> None: ...
     def compute_apart(self, batch: Batch) -> None: ...
     def batch_gone(self) -> None: ...
     def unreachable(self, reason: str) -> None: ...
@@ -142,10 +144,16 @@ class UpstreamLink(Link):
                 error = mismatch
         batch.back_ns = self._freed_ns = time.monotonic_ns()
         took_ns = batch.back_ns - batch.sent_ns
-        failures = 0 if error is None or error.blame == "caller" else len(calls) - batch.expired
-        self._note(batch, failures, took_ns)
         self._batch = None
         self._let_go(batch)
+        if isinstance(error, DeadlineExceeded):
+            if is_time_over(batch.ends_ns - batch.back_ns, batch.ends_ns - batch.sent_ns):
+                self._pool.expired(self, batch, batch.back_ns)
+                self._pool.batch_gone()
+                return
+            error = UpstreamFailed(error.message)
+        failures = 0 if error is None or error.blame == "caller" else len(calls) - batch.expired
+        self._note(batch, failures, took_ns)
         if error is None:
             result = Result((), (), took_ns)
             self._hand_out(calls, outputs, batch, result)

@@ -104,6 +104,12 @@ class UpstreamPool(VersionPool):
             )
         self._fail(pending, error, batch)
 
+    def expired(self, link: Link, batch: Batch, now_ns: int) -> None:
+        """It gave the batch up when the time that it was given was over, a moment before this gateway would have."""
+        for pending in batch.calls:
+            if not pending.done:
+                self._expire_held(link, pending, batch, now_ns)
+
     def compute_apart(self, batch: Batch) -> None:
         """It refused a merged batch for what may be the fault of one call: each goes alone."""
         for pending in batch.calls:

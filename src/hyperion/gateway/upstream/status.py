@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from hyperion.schema.errors import (
+    DeadlineExceeded,
     HyperionError,
     MalformedRequest,
     ModelFailed,
@@ -28,7 +29,6 @@ REASONS: Final = {
     404: "does not have the model",
     408: "gave up waiting for the request",
     502: "has a failing server behind it",
-    504: "did not answer in its own time",
 }
 
 
@@ -44,6 +44,8 @@ def error_of_status(status: int, headers: Mapping[bytes, bytes], body: bytes, li
         return UpstreamBusy(message, retry_after_s=retry_after_s(headers.get(b"retry-after", b"")))
     if status == 500:
         return ModelFailed(f"the server that answers for this model failed on the request{tail}")
+    if status == 504:
+        return DeadlineExceeded("the server that answers for this model did not answer in its own time")
     reason = REASONS.get(status, f"answered with status {status}")
     return UpstreamFailed(f"the server that answers for this model {reason}")
 
