@@ -122,6 +122,22 @@ def test_places_are_named_by_the_shape(signature: Signature, array: Any, where: 
     assert refusal(made, call(tensor), signature) == f'input "X": {where} is 5, expected 1 or less'
 
 
+@pytest.mark.parametrize("count", [1, SMALL_ELEMENTS + 1])
+@pytest.mark.parametrize(
+    ("datatype", "rule", "value", "message"),
+    [
+        ("BOOL", {"enum": (True,)}, False, "is false, expected one of true"),
+        ("INT64", {"max": 10}, 9007199254740993, "is 9007199254740993, expected 10 or less"),
+    ],
+)
+def test_truth_values_and_whole_numbers_are_quoted_as_they_are(
+    datatype: str, rule: dict[str, Any], value: object, message: str, count: int
+) -> None:
+    signature = one(datatype, -1)
+    tensor = from_numpy("X", np.array([value] * count, DATATYPES[datatype].dtype), datatype)
+    assert refusal(rules(signature, inputs={"X": rule}), call(tensor), signature) == f'input "X": row 0 {message}'
+
+
 @pytest.mark.parametrize("datatype", [*NUMERIC, "BF16"])
 @pytest.mark.parametrize("count", [1, SMALL_ELEMENTS, SMALL_ELEMENTS + 1, 1000])
 def test_every_datatype_is_checked_small_and_large(datatype: str, count: int) -> None:

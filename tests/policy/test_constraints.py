@@ -15,6 +15,7 @@ from hyperion.policy.constraints import (
     LARGEST,
     Constraint,
     admits,
+    explain_contradiction,
     explain_misfit,
     find_in_array,
     find_number,
@@ -204,6 +205,7 @@ def test_a_bfloat16_is_no_further_than_half_a_step(value: float) -> None:
         ("BOOL", {"enum": (1,)}, "enum has 1, which is no BOOL"),
         ("BYTES", {"enum": (1,)}, "enum has 1, which is no BYTES"),
         ("FP32", {"enum": (20,), "max": 10}, "enum has nothing that is 10 or less"),
+        ("BYTES", {"enum": ("DEU",), "max_length": 2}, "enum has nothing that is at most 2 bytes"),
         ("UINT8", {"min": 300}, "no UINT8 is 300 or more"),
         ("UINT8", {"max": -1}, "no UINT8 is -1 or less"),
         ("INT8", {"min": 1.2, "max": 1.8}, "no INT8 is from 1.2 to 1.8"),
@@ -221,6 +223,23 @@ def test_a_bfloat16_is_no_further_than_half_a_step(value: float) -> None:
 )
 def test_a_rule_that_does_not_fit_a_datatype_is_named(datatype: str, fields: dict[str, Any], why: str) -> None:
     assert misfit(datatype, **fields) == (f"schema.inputs.x: {why}" if why else "")
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [
+        (InputRule(), ""),
+        (InputRule(enum=(True, False), null="default", default=False), ""),
+        (InputRule(enum=(True,), null="default", default=False), "what stands for null is not one of true"),
+        (InputRule(min=0, null="default", default="none"), "default is 'none', which is no FP64"),
+        (InputRule(null="default", default=2**63), ""),
+        (InputRule(pattern="a*", null="empty"), ""),
+        (InputRule(pattern="a+", null="empty"), "what stands for null is not a text that matches a+"),
+        (InputRule(enum=("DE", "FRA"), max_length=2), ""),
+    ],
+)
+def test_a_rule_that_no_datatype_can_keep_is_named_without_a_model(rule: InputRule, why: str) -> None:
+    assert explain_contradiction(rule) == why
 
 
 def test_a_rule_for_an_input_that_the_model_does_not_have_is_named() -> None:

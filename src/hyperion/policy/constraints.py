@@ -10,6 +10,8 @@ from math import ceil, floor, inf, isfinite, nan
 from struct import pack, unpack
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec.structs import replace
+
 from hyperion.policy.pattern import Pattern
 from hyperion.schema.errors import MissingExtra
 from hyperion.schema.model import Signature, TensorSpec
@@ -193,6 +195,22 @@ def explain_misfit(rules: SchemaRules, signature: Signature) -> str:
     return ""
 
 
+def explain_contradiction(rule: InputRule) -> str:
+    """Why a rule cannot be kept with any model: nothing is left of its enumeration, or it refuses what it puts in a
+    null's place. "" where some datatype may fit.
+
+    >>> explain_contradiction(InputRule(max=130, null="default", default=999))
+    'what stands for null is not 130 or less'
+    >>> explain_contradiction(InputRule(enum=("DEU", "FRA"), max_length=2))
+    'enum has nothing that is at most 2 bytes'
+    """
+    values = (*rule.enum, *(() if rule.default is None else (rule.default,)))
+    datatype = "BOOL" if any(isinstance(value, bool) for value in values) else "FP64"
+    if rule.pattern or rule.max_length or rule.null == "empty" or any(isinstance(value, str) for value in values):
+        datatype = "BYTES"
+    return _explain_null(rule, "FP64" if rule.min is not None or rule.max is not None else datatype)
+
+
 def _explain_rule(rule: InputRule, spec: TensorSpec) -> str:
     datatype = spec.datatype
     number = datatype in INTEGERS or datatype in LARGEST
@@ -226,8 +244,8 @@ def _explain_null(rule: InputRule, datatype: str) -> str:
         constraint = Constraint(rule, datatype)
     except (MissingExtra, ValueError) as error:
         return f"pattern: {error}"
-    if rule.enum and not constraint.allowed and not constraint.texts:
-        return f"enum has nothing that is {_range(rule)}"
+    if rule.enum and not _is_possible(constraint):
+        return f"enum has nothing that is {_expected(replace(rule, enum=()))}"
     if rule.null == "reject":
         return ""
     value = _null_value(rule)
@@ -238,6 +256,27 @@ def _explain_null(rule: InputRule, datatype: str) -> str:
     else:
         right = admits(constraint, _number(value, datatype))
     return "" if right else f"what stands for null is not {constraint.expected}"
+
+
+def _is_possible(constraint: Constraint) -> bool:
+    """Whether anything that is enumerated keeps to the rest of the constraint."""
+    return bool(constraint.allowed) or any(find_text((text,), constraint) < 0 for text in constraint.texts)
+
+
+def show_value(value: Any) -> str:
+    """A value as a message has it: truth values as JSON writes them, floats with nine digits.
+
+    >>> show_value(True), show_value(9007199254740993), show_value(0.10000000149011612)
+    ('true', '9007199254740993', '0.100000001')
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _name(value: Scalar) -> str:
+    """An enumerated value as a message has it: floats as they were written."""
+    return show_value(value) if isinstance(value, bool) else str(value)[:40]
 
 
 def _null_value(rule: InputRule) -> Scalar:
@@ -295,7 +334,7 @@ def _expected(rule: InputRule) -> str:
     if rule.min is not None or rule.max is not None:
         parts.append(f"a number {_range(rule)}" if rule.min is not None and rule.max is not None else _range(rule))
     if rule.enum:
-        named = ", ".join([str(value)[:40] for value in rule.enum[:MAX_NAMED]])
+        named = ", ".join([_name(value) for value in rule.enum[:MAX_NAMED]])
         parts.append(f"one of {named}" + (f" … ({len(rule.enum)} in all)" if len(rule.enum) > MAX_NAMED else ""))
     if rule.pattern:
         parts.append(f"a text that matches {rule.pattern[:80]}")

@@ -20,6 +20,7 @@ from hyperion.policy.constraints import (
     find_text,
     is_idle,
     null_values,
+    show_value,
 )
 from hyperion.policy.redact import Redaction, shorten
 from hyperion.schema.call import InferenceCall, Tensor
@@ -111,11 +112,11 @@ class InputCheck:
             start = f"row {row}, element "
         return start + "".join([f"[{index}]" for index in indices])
 
-    def _show(self, value: float) -> str:
-        """`is 3.5`: numbers have a few digits only."""
+    def _show(self, value: Any) -> str:
+        """`is 3.5`: floats have a few digits only. Any, as compiled code would make a float of every number."""
         if self.hidden:
             return "is not what it must be (the endpoint redacts it)"
-        return f"is {value:.9g}" if isinstance(value, float) else f"is {value}"
+        return f"is {show_value(value)}"
 
     def _quote(self, element: bytes, constraint: Constraint) -> str:
         """`is 'Franc…'`, or for one that is too long how long it is."""

@@ -4,6 +4,7 @@
 Which rules fit which datatypes is said where they meet a signature: `policy.constraints.explain_misfit`.
 """
 
+from hyperion.policy.constraints import explain_contradiction
 from hyperion.policy.pattern import Pattern
 from hyperion.schema.errors import MissingExtra
 from hyperion.schema.protect import InputRule, SchemaRules
@@ -49,6 +50,8 @@ def _check_input(rule: InputRule, at: Path, refuse: Refuse) -> None:
         raise refuse((*at, "default"), f"means nothing with null: {rule.null} (only with null: default)")
     if rule.null == "nan" and rule.nan == "reject":
         raise refuse((*at, "null"), "nan would make of a null what nan: reject refuses")
+    if why := explain_contradiction(rule):
+        raise refuse(at, why)
 
 
 def _check_enum(rule: InputRule, at: Path, refuse: Refuse) -> None:
