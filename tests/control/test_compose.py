@@ -12,6 +12,7 @@ from hyperion.control.upstreams import Upstreams
 from hyperion.policy.graph.members import name_member
 from hyperion.policy.placement import Placement
 from hyperion.policy.placement_release import ReleasePlacement
+from hyperion.schema.errors import UpstreamFailed
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
 from hyperion.schema.protect import Access, Fallback, Graph, GraphStep, Protection, Upstream
 from hyperion.schema.release import Split, Track
@@ -76,7 +77,7 @@ async def test_graphs_of_graphs_are_served_whatever_their_order_and_a_circle_nev
     about = graph("d", GraphStep("c", endpoint="c"))
     looks.look(outer, inner, round_and, about, served=(runs("model"),))
     assert {model.name for model in looks.published.models} == {"model", "a-outer", "b-inner"}
-    assert looks.state("c") == ("LOADING", 'step "d": endpoint "d" is not served here')
+    assert looks.state("c") == ("UNAVAILABLE", 'step "d": endpoint "d" is not served here')
 
 
 async def test_a_member_s_new_version_changes_the_digests_of_all_graphs_above_it() -> None:
@@ -100,13 +101,43 @@ async def test_a_soft_step_may_be_missing_and_a_hard_one_says_why_it_is() -> Non
     looks = Looks()
     hard, soft = GraphStep("hard", model="m@1"), GraphStep("soft", model="n@1", soft=True)
     both = graph("both", hard, soft)
-    looks.look(both, reasons={"both~hard": "is UNAVAILABLE: no such weights"})
-    assert looks.state("both") == ("LOADING", 'step "hard": model m@1 is UNAVAILABLE: no such weights')
+    looks.look(both, reasons={"both~hard": "is UNAVAILABLE: no such weights"}, stuck=("both~hard",))
+    assert looks.state("both") == ("UNAVAILABLE", 'step "hard": model m@1 is UNAVAILABLE: no such weights')
     looks.look(both, served=(runs("both~hard", internal=True),))
     assert looks.state("both") == ("READY", "")
     assert list_needed(looks.published) == {name_member("both", "hard"), name_member("both", "soft")}
     looks.look(both, served=(runs("both~soft", internal=True),))
     assert (looks.find("both"), looks.state("both")[0]) == (None, "LOADING")
+
+
+async def test_a_graph_is_loading_while_its_steps_are_and_unavailable_where_waiting_does_not_help() -> None:
+    """A gateway is not ready while something is loading: what somebody has to mend first must not count."""
+    looks = Looks()
+    outer = graph("a-outer", GraphStep("in", endpoint="b-inner"))
+    inner = graph("b-inner", GraphStep("m", model="m@1"), GraphStep("other", endpoint="other"))
+    looks.look(outer, inner, served=(runs("other"),))
+    assert (looks.state("a-outer")[0], looks.state("b-inner")[0]) == ("LOADING", "LOADING")
+    looks.look(outer, inner, served=(runs("other"),), stuck=("b-inner~m",))
+    assert (looks.state("a-outer")[0], looks.state("b-inner")[0]) == ("UNAVAILABLE", "UNAVAILABLE")
+    looks.look(outer, inner)
+    assert (looks.state("a-outer")[0], looks.state("b-inner")[0]) == ("UNAVAILABLE", "UNAVAILABLE")
+    unfit = graph("unfit", GraphStep("m", endpoint="other", inputs={"z": "x"}))
+    looks.look(unfit, served=(runs("other"),))
+    assert looks.state("unfit") == ("UNAVAILABLE", 'step "m" has no input "z"; it has x')
+
+
+async def test_an_upstream_is_loading_until_it_was_asked_once() -> None:
+    async def refuse(_: Upstream) -> ModelMetadata:
+        raise UpstreamFailed("cannot be reached")
+
+    asked = asyncio.Event()
+    composer = Composer(Upstreams(asked.set, lambda _, __: None, refuse))
+    waits = graph("waits", GraphStep("far", upstream="far"))
+    wanted = Wanted(tuple(map(Declared, (far("far"), waits))))
+    for expected in ("LOADING", "UNAVAILABLE"):
+        index = composer.compose(Snapshot(2), Snapshot(1), wanted).index
+        assert {row.name: row.state for row in index} == {"far": expected, "waits": expected}
+        await asyncio.wait_for(asked.wait(), 10)
 
 
 async def test_a_row_of_the_index_says_who_may_see_it_though_nothing_is_served() -> None:

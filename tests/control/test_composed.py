@@ -92,7 +92,12 @@ def test_an_upstream_is_published_with_what_it_says_of_its_model(stage: Stage, p
 def test_an_upstream_that_does_not_answer_says_why_and_is_served_when_it_does(stage: Stage) -> None:
     stage.apply("lost", upstream={"url": stage.far.url, "model": "nobody"})
     wait_until(lambda: "answered 404" in stage.state("lost").reason)
-    assert (stage.state("lost").state, stage.model("lost")) == ("LOADING", None)
+    assert (stage.state("lost").state, stage.model("lost")) == ("UNAVAILABLE", None)
+    # What one endpoint lacks is not the gateway's readiness, which balancers go by.
+    wait_until(lambda: stage.served.get("/v2/health/ready").status == 200)
+    answer = stage.served.post("/v2/models/lost/infer", b"{}")
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert "cannot answer now: " in answer.json()["error"]
     stage.apply("lost", upstream={"url": stage.far.url, "model": "tiny"}, cache={"ttl_s": 3})
     known = stage.wait("lost").versions[0]
     assert known.options.max_batch_size == 1
@@ -135,7 +140,8 @@ def test_a_graph_is_published_when_its_steps_serve_and_follows_them(stage: Stage
         ("b", "endpoint", "partner"),
     ]
     assert status["members"][1]["reason"] == "is not served"
-    assert (stage.state("both").state, stage.model("both")) == ("LOADING", None)
+    assert (stage.state("both").state, stage.model("both")) == ("UNAVAILABLE", None)
+    wait_until(lambda: stage.served.get("/v2/health/ready").status == 200)
     stage.apply("partner", model="tiny@1", rollout={"strategy": "all-at-once", "standby_s": 0})
     model = stage.wait("both")
     version = model.versions[0]

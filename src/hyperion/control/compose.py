@@ -9,22 +9,18 @@ to be can answer.
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final
 
 import msgspec
 from msgspec import Struct
 
 from hyperion.control.specs import protection_of
-from hyperion.control.upstreams import Known, Upstreams
+from hyperion.control.upstreams import NOT_YET, Known, Upstreams
 from hyperion.policy.graph.members import name_member
 from hyperion.policy.graph.signature import Unfit, derive_signature
 from hyperion.schema.model import ModelOptions
 from hyperion.schema.protect import Graph, GraphStep, Upstream
 from hyperion.schema.resource import Endpoint
-from hyperion.schema.snapshot import ModelState, Replica, ServedModel, ServedVersion, Snapshot
-
-UPSTREAM: Final = "upstream"
-GRAPH: Final = "graph"
+from hyperion.schema.snapshot import GRAPH, UPSTREAM, ModelState, Replica, ServedModel, ServedVersion, Snapshot
 
 
 class Declared(Struct, frozen=True):
@@ -36,11 +32,12 @@ class Declared(Struct, frozen=True):
 
 class Wanted(Struct, frozen=True):
     """What a look has to add to a snapshot: the `declared` endpoints, the names of those that are `released` from the
-    registry, and what keeps members from answering, by their names."""
+    registry, what keeps members from answering, by their names, and those of them that will not by waiting: `stuck`."""
 
     declared: Sequence[Declared]
     released: Collection[str] = ()
     reasons: Mapping[str, str] = {}
+    stuck: Collection[str] = ()
 
 
 class Composer:
@@ -69,12 +66,13 @@ class Composer:
                 name = one.metadata.name
                 model, reason = self._serve_upstream(one, upstreams[name], old.get(name))
                 served |= {name: model} if model is not None else {}
-                states[name] = _state_of(name, UPSTREAM, model, reason)
+                states[name] = _state_of_upstream(name, model, reason)
         for name in wanted.released:  # one that was an upstream or a graph until its first version is ready
             if name not in served and name in old and is_composed(old[name]):
                 served[name] = old[name]
         graphs = [one for one in declared if one.spec.graph is not None]
-        states |= _serve_graphs(graphs, served, old, wanted.reasons)
+        coming = {row.name for row in (*new.index, *states.values()) if row.state == "LOADING"}
+        states |= _serve_graphs(graphs, served, old, wanted, coming)
         models = tuple(served.values())
         shown = [
             msgspec.structs.replace(states[one.metadata.name], access=protection_of(one.spec).access)
@@ -122,32 +120,45 @@ def _serve_graphs(
     graphs: Sequence[Endpoint],
     served: dict[str, ServedModel],
     old: Mapping[str, ServedModel],
-    reasons: Mapping[str, str],
+    wanted: Wanted,
+    coming: set[str],
 ) -> dict[str, ModelState]:
-    """Add every graph whose steps are served to `served`; a graph may be a step of another, so this goes on as long as
-    one is added. Return the states of all."""
+    """Add every graph whose steps are served to `served`, and every one that only has to wait to `coming`, which is what
+    is being loaded; a graph may be a step of another, so this goes on as long as one is added. Return all states."""
     states: dict[str, ModelState] = {}
     pending = list(graphs)
     while pending:
-        left = []
+        left, were_coming = [], len(coming)
         for endpoint in pending:
             name, graph = endpoint.metadata.name, endpoint.spec.graph
             assert graph is not None, "only graphs are given"
             try:
-                served[name] = _make_model(endpoint, _make_graph_version(endpoint, graph, served, reasons))
+                served[name] = _make_model(endpoint, _make_graph_version(endpoint, graph, served, wanted.reasons))
                 states[name] = ModelState(name, GRAPH, "READY")
             except Unfit as problem:
-                states[name] = ModelState(name, GRAPH, "LOADING", str(problem))
+                waits = _only_waits(endpoint, graph, served, coming, wanted.stuck)
+                states[name] = ModelState(name, GRAPH, "LOADING" if waits else "UNAVAILABLE", str(problem))
+                coming |= {name} if waits else set()
                 left.append(endpoint)
-        if len(left) == len(pending):
+        if len(left) == len(pending) and len(coming) == were_coming:
             break
         pending = left
     for endpoint in pending:
-        before = _go_on(endpoint, old.get(endpoint.metadata.name), served, reasons)
+        before = _go_on(endpoint, old.get(endpoint.metadata.name), served, wanted.reasons)
         if before is not None:
             served[before.name] = before
             states[before.name] = msgspec.structs.replace(states[before.name], state="READY")
     return states
+
+
+def _only_waits(
+    endpoint: Endpoint, graph: Graph, served: Collection[str], coming: Collection[str], stuck: Collection[str]
+) -> bool:
+    """Whether all that a graph lacks is steps that are being loaded. What somebody has to mend first does not count:
+    nobody should hold a gateway for unready because of it."""
+    hard = [(step, find_member(endpoint.metadata.name, step)) for step in graph.steps if not step.soft]
+    missing = [(step, name) for step, name in hard if name not in served]
+    return bool(missing) and all(name not in stuck if step.model else name in coming for step, name in missing)
 
 
 def _go_on(
@@ -241,5 +252,7 @@ def _protect(endpoint: Endpoint, model: ServedModel) -> ServedModel:
     )
 
 
-def _state_of(name: str, version: str, model: ServedModel | None, reason: str) -> ModelState:
-    return ModelState(name, version, "LOADING" if model is None else "READY", reason)
+def _state_of_upstream(name: str, model: ServedModel | None, reason: str) -> ModelState:
+    """One that was asked and did not answer is not on its way: nobody knows whether it ever will be."""
+    missing = "LOADING" if reason == NOT_YET else "UNAVAILABLE"
+    return ModelState(name, UPSTREAM, missing if model is None else "READY", reason)

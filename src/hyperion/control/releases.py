@@ -172,7 +172,8 @@ class Releases:
     def compose(self, new: Snapshot, published: Snapshot) -> Snapshot:
         """The snapshot with upstreams and graphs, by what was read of them last."""
         names = [view.name for view in self.views or () if not view.internal]
-        return self._composer.compose(new, published, Wanted(self._declared, names, self.explain_members()))
+        stuck = [view.name for view in self.views or () if view.internal and not view.default and _is_stuck(view)]
+        return self._composer.compose(new, published, Wanted(self._declared, names, self.explain_members(), stuck))
 
     def explain_members(self) -> dict[str, str]:
         """Why members do not answer, by name; those that do are left out."""
@@ -260,6 +261,11 @@ def _group(seen: Sequence[SeenReplica]) -> dict[str, list[SeenReplica]]:
     for replica in seen:
         replicas.setdefault(replica.model, []).append(replica)
     return replicas
+
+
+def _is_stuck(view: ReleaseView) -> bool:
+    """Whether a member that does not answer will not by waiting."""
+    return any(state.state == "UNAVAILABLE" for state in view.placement.index)
 
 
 def _explain(view: ReleaseView) -> str:

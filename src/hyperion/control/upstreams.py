@@ -7,6 +7,7 @@ breakers to see.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
 from msgspec import Struct
 
@@ -18,6 +19,8 @@ from hyperion.schema.protect import Upstream
 from hyperion.wire.oip.model_metadata import ModelMetadata
 
 Ask = Callable[[Upstream], Awaitable[ModelMetadata]]
+
+NOT_YET: Final = "it has not answered yet"  # nor failed to
 
 
 class Known(Struct, frozen=True):
@@ -33,7 +36,7 @@ class Finding(Struct, frozen=True):
 
     upstream: Upstream
     known: Known | None = None
-    reason: str = "it has not answered yet"
+    reason: str = NOT_YET
 
 
 class Upstreams:

@@ -23,7 +23,7 @@ from hyperion.policy.redact import Redaction, explain_unknown_fields
 from hyperion.schema.errors import NotReady, UnknownModel
 from hyperion.schema.model import Signature
 from hyperion.schema.release import Split
-from hyperion.schema.snapshot import ModelState, ServedModel, ServedVersion, Snapshot
+from hyperion.schema.snapshot import GRAPH, UPSTREAM, ModelState, ServedModel, ServedVersion, Snapshot
 from hyperion.telemetry.logs import EventLog
 
 CONNECT_S: Final = 10.0
@@ -71,6 +71,8 @@ class RouteTable(Struct, frozen=True):
             for row in self.index:
                 if row.name == model and row.state == "LOADING":
                     raise NotReady(f'model "{model}" is loading', retry_after_s=1.0)
+                if row.name == model and row.version in (GRAPH, UPSTREAM):  # it answers once others do
+                    raise NotReady(f'model "{model}" cannot answer now: {row.reason}', retry_after_s=1.0)
                 if row.name == model:
                     raise UnknownModel(f'model "{model}" is not loaded: {row.reason or row.state.lower()}')
             raise not_served(model)

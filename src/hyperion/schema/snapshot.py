@@ -1,11 +1,17 @@
 """All that a gateway needs to serve: published by control, held immutable by each gateway, kept on disk as last
 good."""
 
+from typing import Final
+
 from msgspec import Struct
 
 from hyperion.schema.model import ModelOptions, Signature
 from hyperion.schema.protect import Access, Directory, Graph, Protection, Upstream
 from hyperion.schema.release import Split
+
+# The versions of what no runner of ours answers for alone.
+UPSTREAM: Final = "upstream"
+GRAPH: Final = "graph"
 
 
 class Replica(Struct, frozen=True):
