@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -26,7 +26,7 @@ from hyperion.runner.model import LoadedModel
 from hyperion.schema.call import Tensor
 from hyperion.wire.frame import CANCEL, HELLO, PART, PREDICT, RESULT, Frame, FrameError, encode_frame
 from hyperion.wire.frame_headers import Failure, Hello, Predict, Result
-from hyperion.wire.tensor import from_numpy, to_numpy
+from hyperion.wire.tensor import from_numpy, join_rows, to_numpy
 
 Arrays = dict[str, np.ndarray]
 IDLE_WAIT_S: Final = 1.0
@@ -166,45 +166,76 @@ class RunnerLoop:
         started = time.perf_counter_ns()
         signal.setitimer(signal.ITIMER_REAL, self._compute_limit_s)
         failures: list[Failure] = []
-        outputs = self._compute(inputs, predict.rows, predict.outputs, 0, failures)
+        tensors = self._compute(inputs, predict.rows, predict.outputs, failures)
         signal.setitimer(signal.ITIMER_REAL, 0)
         took_ns = time.perf_counter_ns() - started
-        tensors = () if outputs is None else self._encode(outputs)
         result = Result((), tuple(failures), took_ns, self._look_at_memory())
         channel.send(RESULT, frame.id, tensors, predict, result)
         channel.mark(0)
 
     def _compute(
-        self, inputs: Arrays, rows: Sequence[int], wanted: tuple[str, ...], first: int, failures: list[Failure]
-    ) -> Arrays | None:
-        """Outputs of the requests that succeed, joined; None when none does. `first` is the index of the first
+        self, inputs: Arrays, rows: Sequence[int], wanted: tuple[str, ...], failures: list[Failure]
+    ) -> tuple[Tensor, ...]:
+        """Outputs of the requests that succeed, joined; () when none does."""
+        parts: list[tuple[Tensor, ...]] = []
+        self._try(inputs, rows, wanted, 0, parts, failures)
+        if len(parts) < 2:
+            return parts[0] if parts else ()
+        outputs = list(zip(*parts, strict=True))
+        if all(len({tensor.shape[1:] for tensor in pieces}) == 1 for pieces in outputs):
+            return tuple([join_rows(pieces) for pieces in outputs])
+        # Each part is as wide as the model made it, as for texts that are padded to the longest: what succeeded has to
+        # be computed as one batch.
+        failed = {failure.index for failure in failures}
+        mask = np.repeat([index not in failed for index in range(len(rows))], rows)
+        kept = [count for index, count in enumerate(rows) if index not in failed]
+        try:
+            return self._run({name: array[mask] for name, array in inputs.items()}, kept, wanted)
+        except Exception as error:
+            self._fail([index for index in range(len(rows)) if index not in failed], error, failures)
+            return ()
+
+    def _try(
+        self,
+        inputs: Arrays,
+        rows: Sequence[int],
+        wanted: tuple[str, ...],
+        first: int,
+        parts: list[tuple[Tensor, ...]],
+        failures: list[Failure],
+    ) -> None:
+        """Adds what the batch answers to `parts`, in halves where it raises. `first` is the index of the first
         request."""
         try:
-            outputs = self._model.predict(inputs, wanted)
-            if self._model.signature.batched:
-                check_rows(outputs, sum(rows))
-            return outputs
-        except MemoryError as error:
-            # What is leaked stays leaked: answer, then start afresh.
-            self._exit_code = EXIT_MEMORY
-            failures.extend(
-                Failure(first + index, "MemoryError", shorten(str(error), MAX_MESSAGE)) for index in range(len(rows))
-            )
-            return None
+            parts.append(self._run(inputs, rows, wanted))
+            return
         except Exception as error:
-            if len(rows) == 1:
-                failures.append(Failure(first, type(error).__name__, describe(error)))
-                return None
+            if len(rows) == 1 or isinstance(error, MemoryError):
+                self._fail(range(first, first + len(rows)), error, failures)
+                return
         half = len(rows) // 2
         cut = sum(rows[:half])
-        left = self._compute({k: v[:cut] for k, v in inputs.items()}, rows[:half], wanted, first, failures)
-        right = self._compute({k: v[cut:] for k, v in inputs.items()}, rows[half:], wanted, first + half, failures)
-        if left is None or right is None:
-            return right if left is None else left
-        return {name: np.concatenate((left[name], right[name])) for name in left}
+        self._try({k: v[:cut] for k, v in inputs.items()}, rows[:half], wanted, first, parts, failures)
+        self._try({k: v[cut:] for k, v in inputs.items()}, rows[half:], wanted, first + half, parts, failures)
+
+    def _run(self, inputs: Arrays, rows: Sequence[int], wanted: tuple[str, ...]) -> tuple[Tensor, ...]:
+        """The outputs of one batch. Raises what the model raises, and for what does not fit its signature."""
+        outputs = self._model.predict(inputs, wanted)
+        if self._model.signature.batched:
+            check_rows(outputs, sum(rows))
+        return self._encode(outputs)
+
+    def _fail(self, indices: Iterable[int], error: Exception, failures: list[Failure]) -> None:
+        if isinstance(error, MemoryError):
+            # What is leaked stays leaked: answer, with as little as possible, then start afresh.
+            self._exit_code = EXIT_MEMORY
+            message = shorten(str(error), MAX_MESSAGE)
+        else:
+            message = describe(error)
+        failures.extend([Failure(index, type(error).__name__, message) for index in indices])
 
     def _encode(self, outputs: Arrays) -> tuple[Tensor, ...]:
-        return tuple(from_numpy(name, array, self._datatypes[name]) for name, array in outputs.items())
+        return tuple([from_numpy(name, array, self._datatypes[name]) for name, array in outputs.items()])
 
     def _advance(self, stream: Stream) -> None:
         """One part of a stream, or its end."""
@@ -212,21 +243,23 @@ class RunnerLoop:
         channel.mark(frame.id)
         started = time.perf_counter_ns()
         signal.setitimer(signal.ITIMER_REAL, self._compute_limit_s)
-        part: Arrays | None = None
+        tensors: tuple[Tensor, ...] | None = None
         failures: tuple[Failure, ...] = ()
         try:
             part = next(stream.parts, None)
+            if part is not None:
+                tensors = self._encode(part)
         except Exception as error:
             failures = (Failure(0, type(error).__name__, describe(error)),)
         signal.setitimer(signal.ITIMER_REAL, 0)
         stream.compute_ns += time.perf_counter_ns() - started
         channel.mark(0)
         try:
-            if part is None:
+            if tensors is None:
                 result = Result((), failures, stream.compute_ns, self._look_at_memory())
                 channel.send(RESULT, frame.id, (), frame.header, result)
                 return
-            channel.send(PART, frame.id, self._encode(part), frame.header, Result((), (), stream.compute_ns))
+            channel.send(PART, frame.id, tensors, frame.header, Result((), (), stream.compute_ns))
         except ChannelClosed as error:
             self._drop(channel, str(error))
             return
