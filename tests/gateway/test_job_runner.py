@@ -12,6 +12,7 @@ from hyperion.gateway.jobs.desk import Desk
 from hyperion.gateway.jobs.once import Once
 from hyperion.gateway.jobs.runner import JobRunner
 from hyperion.gateway.limits.limiter import UNCOUNTED
+from hyperion.schema.errors import HyperionError, Overloaded, RateLimited, RunnerLost
 from hyperion.schema.job import ClaimedJob, Finish, Held, Kept, StoredRequest
 from hyperion.telemetry.logs import EventLog
 
@@ -34,14 +35,18 @@ class Told(Desk):
         return Kept()
 
 
-async def report(directory: Path, status: int, started: bool, **fields: bytes) -> Finish:
-    """Of an attempt that is answered so, once quotas have counted it, or not."""
+async def report(directory: Path, outcome: int | HyperionError, started: bool, **fields: bytes) -> Finish:
+    """Of an attempt that is answered or fails so, once quotas have counted it, or not."""
     visit = Visit(cast(Guard, None), ANONYMOUS, UNCOUNTED)
 
     def serve(exchange: Exchange) -> None:
         assert exchange.visit is visit
         visit.started = started
-        exchange.respond(status, JSON, b"{}", {name.replace("_", "-").encode(): one for name, one in fields.items()})
+        if isinstance(outcome, HyperionError):
+            exchange.fail(outcome)
+        else:
+            named = {name.replace("_", "-").encode(): one for name, one in fields.items()}
+            exchange.respond(outcome, JSON, b"{}", named)
 
     desk = Told(directory)
     log = EventLog("test")
@@ -64,8 +69,15 @@ async def test_it_says_whether_quotas_have_counted_the_job(tmp_path: Path, start
 
 @pytest.mark.interpreted
 async def test_what_holds_for_the_moment_is_heeded_and_not_kept(tmp_path: Path) -> None:
-    assert (await report(tmp_path, 503, True, retry_after=b"3")).kind == "busy"
+    for error in (Overloaded("full", retry_after_s=3.0), RateLimited("over", retry_after_s=0.2)):
+        assert (await report(tmp_path, error, True)).kind == "busy"
     answer = (await report(tmp_path, 200, True, ratelimit=b'"tenant";r=1;t=2', x_other=b"y")).answer
     assert answer is not None
     names = [name for name, _ in answer.headers]
     assert ("x-other" in names, "ratelimit" in names) == (True, False)
+
+
+@pytest.mark.interpreted
+async def test_an_attempt_that_was_lost_counts_though_its_caller_would_be_told_to_come_back(tmp_path: Path) -> None:
+    """Or a job that kills every replica would be tried for ever."""
+    assert (await report(tmp_path, RunnerLost("it died"), True)).kind == "retry"

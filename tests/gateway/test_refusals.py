@@ -68,6 +68,8 @@ async def test_a_refusal_stands_for_the_path_and_the_time_that_it_was_given_to(
             await held.queued(2)
             others = [
                 infer("c", x_request_timeout_ms=50_000),
+                infer("c", prefer="respond-async"),  # a job need not come to the queue now,
+                infer("c", idempotency_key="k"),  # and what is kept under a key never again
                 infer("c", path="/v2/models/obedient/versions/1/infer"),
                 infer("c").replace(b"POST ", b"GET ", 1),
             ]

@@ -30,7 +30,7 @@ class Next(Struct, frozen=True):
 
 
 def classify(status: int, says_when: bool) -> Kind:
-    """What an HTTP answer means for the job. `says_when`: it names a time to come back (retry-after), so nothing was
+    """What an HTTP answer means for the job. `says_when`: what refused it knew when to come back, so nothing was
     tried: that is `busy` and counts for nothing. What no retry can mend is `failed`, with its answer.
 
     >>> classify(200, False), classify(503, True), classify(503, False), classify(422, False)

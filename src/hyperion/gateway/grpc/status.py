@@ -6,6 +6,7 @@ Imports nothing slow: the pipeline needs the table before there is an edge.
 from math import ceil
 from typing import Final
 
+from hyperion.gateway.http.status import LATER, STATUS
 from hyperion.schema.call import BatchAnswer, InferenceAnswer
 from hyperion.schema.errors import HyperionError
 from hyperion.wire.grpc.framing import OK_FIELD, field, string
@@ -60,13 +61,14 @@ def details_of(error: HyperionError, request_id: str) -> str:
 
 
 def error_metadata(error: HyperionError, request_id: str) -> Metadata:
-    """Trailing metadata of a call that failed: the id, and when to come back if that can help.
+    """Trailing metadata of a call that failed: the id, and when to come back if that can help (over HTTP: 429, 503).
 
     gRPC clients that retry by themselves wait as `grpc-retry-pushback-ms` says.
     """
     given = tuple([(name.decode(), value.decode("latin-1")) for name, value in error.fields])
     if error.retry_after_s <= 0:
-        return (("x-request-id", request_id), *given)
+        later = (("retry-after", "1"),) if STATUS[error.code] in LATER else ()
+        return (("x-request-id", request_id), *given, *later)
     return (
         ("x-request-id", request_id),
         *given,

@@ -10,7 +10,7 @@ from typing import Final, Protocol, cast
 
 from hyperion.gateway.front.caller import Peer
 from hyperion.gateway.front.guard import Visit
-from hyperion.gateway.http.status import STATUS, status_line
+from hyperion.gateway.http.status import LATER, STATUS, status_line, whole_seconds
 from hyperion.gateway.pending import EncodeTogether, PendingCall, Reply
 from hyperion.schema.call import BatchAnswer, Buffer, InferenceAnswer
 from hyperion.schema.errors import Fields, HyperionError, Unauthenticated
@@ -50,7 +50,8 @@ class Connection(Protocol):
 class Exchange:
     """A request that is being answered. `encode` is how this route writes an answer where it is not V2, `encode_event`
     where it is a stream; `chunked` says if the end of that stream can be told without closing the connection. `out` is
-    what was written before its turn (None: nothing), `fields` are further header fields, a line break before each."""
+    what was written before its turn (None: nothing), `fields` are further header fields, a line break before each.
+    `says_when`: it failed with an error that knew when to come back, so that nothing was tried."""
 
     __slots__ = (
         "body",
@@ -70,6 +71,7 @@ class Exchange:
         "pending",
         "received_ns",
         "request_id",
+        "says_when",
         "started",
         "visit",
     )
@@ -112,6 +114,7 @@ class Exchange:
         self.started = started
         self.ended = ended
         self.fields = b""
+        self.says_when = False
         self.visit: Visit | None = None
 
     # --- Reply ---
@@ -157,7 +160,8 @@ class Exchange:
             return
         extra = dict(error.fields)
         if error.retry_after_s:
-            extra[b"retry-after"] = b"%d" % max(1, round(error.retry_after_s))
+            self.says_when = True
+            extra[b"retry-after"] = b"%d" % whole_seconds(error.retry_after_s)
         if isinstance(error, Unauthenticated):
             extra[b"www-authenticate"] = b"Bearer"  # RFC 9110 (15.5.2): a 401 says which credentials it asks for
         self.respond(STATUS[error.code], JSON, encode_error(error.message), extra)
@@ -175,6 +179,8 @@ class Exchange:
         ]
         for name, value in (headers or {}).items():
             lines.append(b"%b: %b\r\n" % (name, value))
+        if status in LATER and (headers is None or b"retry-after" not in headers):
+            lines.append(b"retry-after: 1\r\n")
         if not self.keep_alive:
             lines.append(b"connection: close\r\n")
         lines.append(b"\r\n")

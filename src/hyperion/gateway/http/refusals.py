@@ -10,8 +10,9 @@ from typing import Final
 
 from msgspec import Struct
 
+from hyperion.gateway.http.jobs import KEY, PREFER
 from hyperion.gateway.http.known import KnownHead
-from hyperion.gateway.http.status import STATUS, status_line
+from hyperion.gateway.http.status import STATUS, status_line, whole_seconds
 from hyperion.gateway.pool import VersionPool
 from hyperion.schema.errors import Overloaded
 from hyperion.wire.oip.answer import encode_error
@@ -58,7 +59,7 @@ class Refusals:
             model,
             status + b"date: ",
             b"\r\ncontent-type: application/json\r\ncontent-length: %d\r\nretry-after: %d\r\n\r\n%b"
-            % (len(body), max(1, round(error.retry_after_s)), body),
+            % (len(body), whole_seconds(error.retry_after_s), body),
         )
 
     def forget_old(self) -> None:
@@ -68,10 +69,11 @@ class Refusals:
 
     def answer(self, known: KnownHead, date: bytes, new_request_id: Callable[[], str]) -> bytes:
         """The whole answer to a request with that head, or b"" where its queue has to be looked at."""
-        key = (known.path, known.headers.get(TIMEOUT), known.headers.get(PRIORITY))
+        headers = known.headers
+        key = (known.path, headers.get(TIMEOUT), headers.get(PRIORITY))
         standing = self.standing.get(key)
-        if standing is None or known.method != b"POST":
-            return b""
+        if standing is None or known.method != b"POST" or KEY in headers or PREFER in headers:
+            return b""  # the last two need not come to the queue now: they wait for their turn, or have their answer
         if standing.epoch != standing.pool.epoch:
             del self.standing[key]
             return b""

@@ -1,5 +1,6 @@
 """Error codes to HTTP statuses, in one table, and the status lines as bytes."""
 
+from math import ceil
 from typing import Final
 
 STATUS: Final[dict[str, int]] = {
@@ -37,6 +38,7 @@ STATUS: Final[dict[str, int]] = {
     "refused": 403,
     "storage_failed": 503,
 }
+LATER: Final = frozenset((429, 503))  # with which `retry-after` always goes
 CODES: Final[dict[str, str]] = {code: str(status) for code, status in STATUS.items()}
 
 REASONS: Final[dict[int, bytes]] = {
@@ -67,3 +69,12 @@ REASONS: Final[dict[int, bytes]] = {
 def status_line(status: int) -> bytes:
     """`HTTP/1.1 200 OK` and its line end."""
     return b"HTTP/1.1 %d %b\r\n" % (status, REASONS[status])
+
+
+def whole_seconds(after_s: float) -> int:
+    """The value of `retry-after`: never earlier than `after_s`, or who comes then would be refused again.
+
+    >>> whole_seconds(2.4), whole_seconds(0.01), whole_seconds(0.0)
+    (3, 1, 1)
+    """
+    return max(1, ceil(after_s))

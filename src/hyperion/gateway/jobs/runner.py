@@ -112,9 +112,8 @@ class JobRunner:
     async def _attempt(self, job: ClaimedJob, held: Held) -> None:
         """One attempt at a job, to its report. It is cancelled when the job is not ours any more."""
         visit = self._visit_of(job)
-        answer = await self._run(job, visit)
+        answer, says_when = await self._run(job, visit)
         counted = visit is not None and visit.started
-        says_when = any(name == "retry-after" for name, _ in answer.headers)
         answer = make_lasting(answer)
         kind = classify(answer.status, says_when)
         reason = "" if kind == "done" else f"{answer.status}: {answer.body[:MAX_REASON].decode('utf-8', 'replace')}"
@@ -126,7 +125,8 @@ class JobRunner:
         except HyperionError as error:
             self._log.write("error", "job not reported", job=job.id, error=error.message)
 
-    async def _run(self, job: ClaimedJob, visit: Visit | None) -> StoredAnswer:
+    async def _run(self, job: ClaimedJob, visit: Visit | None) -> tuple[StoredAnswer, bool]:
+        """The answer, and whether it is a refusal that says when to come back."""
         answered: asyncio.Future[StoredAnswer] = asyncio.get_running_loop().create_future()
 
         def done(answer: StoredAnswer) -> None:
@@ -149,7 +149,7 @@ class JobRunner:
         exchange.visit = visit
         try:
             self._serve(exchange)
-            return await answered
+            return await answered, exchange.says_when
         finally:
             if exchange.pending is not None:
                 exchange.pending.cancel()  # does nothing, unless the job was taken from us
