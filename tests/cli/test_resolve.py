@@ -31,6 +31,29 @@ def test_only_what_somebody_set_counts_as_given() -> None:
     assert resolve({"replicas": 1}, {"HYPERION_THREADS": "2"}, []).given("model") == {"replicas": 1, "threads": 2}
 
 
+@pytest.mark.parametrize(
+    ("key", "given", "shown"),
+    [
+        ("database_url", "postgresql://me:s3cret@h:5432/d", "postgresql://me:***@h:5432/d"),
+        ("database_url", "postgresql://h/d?user=me&password=s3cret&x=1", "postgresql://h/d?user=me&password=***&x=1"),
+        ("database_url", "postgresql://me@h/d", "postgresql://me@h/d"),
+        ("database_url", "sqlite:////srv/a.db", "sqlite:////srv/a.db"),
+        ("redis_url", "redis://:s3cret@h:6379/0", "redis://:***@h:6379/0"),
+        ("redis_url", "redis://:s3@c/r3t@h:6379/0", "redis://:***@h:6379/0"),
+        ("redis_url", "redis://h:6379/0", "redis://h:6379/0"),
+        ("blobs_url", "s3://id:s3cret@b/p?endpoint=https://h", "s3://id:***@b/p?endpoint=https://h"),
+        (
+            "streams",
+            "nats://s3cret@a/S/C?endpoint=e, kafka://me:s3cret@b:9092/T/G?endpoint=e,kafka://c/T/G?endpoint=e",
+            "nats://***@a/S/C?endpoint=e, kafka://me:***@b:9092/T/G?endpoint=e,kafka://c/T/G?endpoint=e",
+        ),
+        ("port", 8080, 8080),
+    ],
+)
+def test_passwords_and_tokens_are_not_shown(key: str, given: object, shown: object) -> None:
+    assert resolve({key: given}, {}, []).entries[key].shown == shown
+
+
 def test_an_unknown_key_of_a_file_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
     path = write(tmp_path / "hyperion.toml", "gateway_worker = 2\n")
     with pytest.raises(InvalidConfig, match=r'unknown key "gateway_worker"; did you mean "gateway_workers"'):

@@ -20,10 +20,10 @@ def command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="for scripts")
 @add_options
 def show(as_json: bool, **flags: object) -> None:
-    """Show what `hyperion serve` would use here, given the same flags."""
+    """Show what `hyperion serve` would use here, given the same flags; of URLs no passwords and no tokens."""
     settings = resolve(flags, os.environ, find_files(os.environ, Path.cwd()))
     entries = settings.entries.values()
     if as_json:
-        print_json([{"key": e.setting.key, "value": e.value, "source": e.source} for e in entries])
+        print_json([{"key": e.setting.key, "value": e.shown, "source": e.source} for e in entries])
         return
-    print_table(("setting", "value", "source"), [(e.setting.key, str(e.value), e.source) for e in entries])
+    print_table(("setting", "value", "source"), [(e.setting.key, str(e.shown), e.source) for e in entries])

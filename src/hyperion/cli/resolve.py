@@ -1,5 +1,6 @@
 """Resolve every setting once: flag > environment > file > default. Unknown keys are errors naming the nearest one."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,6 +13,11 @@ DEFAULT = "default"
 # Variables of ours that are no settings of `serve`: where commands find the management API, and with what they call.
 _OTHERS = frozenset(("HYPERION_ADMIN_URL", "HYPERION_TOKEN", "HYPERION_API_KEY"))
 _ALMOST = 0.7
+# In URLs: what stands between the user's name and the host, up to the last @, as a password may hold one; a broker's
+# token in the place of both; and what a query calls so.
+_SECRET = re.compile(
+    r"(nats://|://[^/@:,\s]*:)[^,\s]*@|([?&][^=&,\s]*(?:pass|secret|token|key)[^=&,\s]*=)[^&,\s]*", re.I
+)
 
 
 class Resolved(Struct, frozen=True):
@@ -20,6 +26,13 @@ class Resolved(Struct, frozen=True):
     setting: Setting
     value: Value
     source: str
+
+    @property
+    def shown(self) -> Value:
+        """The value as people and logs may see it: of URLs neither passwords nor tokens."""
+        if not isinstance(self.value, str):
+            return self.value
+        return _SECRET.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", self.value)
 
 
 class Settings(Struct, frozen=True):

@@ -2,14 +2,13 @@
 
 import ipaddress
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TextIO
 
 import msgspec
 
-from hyperion.cli.resolve import DEFAULT, Resolved, Settings
+from hyperion.cli.resolve import DEFAULT, Settings
 from hyperion.fleet.credentials import default_dirs
 from hyperion.schema.config import MIB, ControlConfig, GatewayConfig, SandboxMode, Source
 from hyperion.schema.errors import InvalidConfig, MissingExtra
@@ -174,7 +173,7 @@ def plan_control(
         public_url=url,
         drain_s=settings.number("drain_s"),
         log_format=log_format,
-        settings=tuple((e.setting.key, _show(e), e.source) for e in settings.entries.values()),
+        settings=tuple((e.setting.key, str(e.shown), e.source) for e in settings.entries.values()),
         database_url=settings.text("database_url"),
         blobs_url=settings.text("blobs_url"),
         ledger_key=_absolute(settings.text("ledger_key")) or "",
@@ -203,11 +202,6 @@ def _list(text: str) -> list[str]:
 def _credential_dirs(settings: Settings, home: Path) -> tuple[str, ...]:
     given = tuple(os.path.abspath(path) for path in _list(settings.text("credential_dirs")))
     return given or default_dirs(home)
-
-
-def _show(entry: Resolved) -> str:
-    """A value as others may see it: of a URL not the password, nor the token that may stand in a broker's."""
-    return re.sub(r"(nats://|://[^/@:]*:)[^@/]*@", r"\1***@", str(entry.value))
 
 
 def _absolute(path: str) -> str | None:
