@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import onnx
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -17,65 +16,13 @@ import sqlalchemy
 from onnx import TensorProto, helper
 
 from hyperion.batch.run import Run
-from hyperion.batch.start import Setup, run_batch
-from hyperion.schema.batch import Progress, Summary
-from hyperion.schema.config import ControlConfig
 from hyperion.schema.errors import Conflict, HyperionError, InvalidConfig, ModelFailed, SchemaMismatch, StorageFailed
-from hyperion.schema.resource import BatchJobSpec
-from tests.batch.tables import TinyModels, make_rows, read_ids_and_answers, read_table, write_table
+from tests.batch.bench import ROWS, Bench, save_onnx
+from tests.batch.tables import make_rows, read_ids_and_answers, read_table, write_table
 from tests.services import needs_postgres
 
 pytestmark = pytest.mark.timeout(120)
-ROWS = 300
 FORMATS = ("parquet", "csv", "jsonl")
-
-
-class Bench:
-    """Runs batches in a directory. `columns` map the input of the tiny models unless something else is said."""
-
-    def __init__(self, directory: Path, models: TinyModels) -> None:
-        self.directory, self.models = directory, models
-        self.run_dir = directory / "run"
-        self.run_dir.mkdir()
-        self.started: Callable[[Run], None] = lambda _run: None
-        self.stop_at = 0  # stop the run once so many rows are done
-
-    def score(self, source: str | Path, target: str | Path, restart: bool = False, **spec: Any) -> Summary:
-        done = self.try_score(source, target, restart, **spec)
-        assert done is not None, "it was stopped"
-        return done
-
-    def try_score(self, source: str | Path, target: str | Path, restart: bool = False, **given: Any) -> Summary | None:
-        columns = {"x": ("x0", "x1", "x2", "x3")}
-        values = {"model": str(self.models.plain), "columns": columns, "chunk_rows": 40, "batch_rows": 16, **given}
-        platform = ControlConfig(str(self.directory), str(self.directory / "home"))
-        setup = Setup(platform, self.run_dir, workers=1, restart=restart)
-        runs: list[Run] = []
-
-        def started(run: Run) -> None:
-            runs.append(run)
-            self.started(run)
-
-        def tell(progress: Progress) -> None:
-            if 0 < self.stop_at <= progress.rows:
-                runs[0].stop()
-
-        return run_batch(BatchJobSpec(str(source), str(target), **values), setup, tell, started)
-
-    def table(self, name: str, rows: int = ROWS) -> Path:
-        return write_table(self.directory / name, make_rows(rows))
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
-    return TinyModels(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture
-def bench(tmp_path: Path, models: TinyModels) -> Iterator[Bench]:
-    (tmp_path / "home").mkdir()
-    yield Bench(tmp_path, models)
-    assert not list((tmp_path / "run").iterdir()), "a runner left something behind"
 
 
 @pytest.mark.parametrize("target", FORMATS)
@@ -305,18 +252,12 @@ def test_files_that_are_none_are_refused_by_name(bench: Bench, source: str, targ
         bench.score(bench.directory / source, bench.directory / target)
 
 
-def _save_onnx(path: Path, inputs: list[Any], outputs: list[Any], nodes: list[Any]) -> str:
-    graph = helper.make_graph(nodes, "test", inputs, outputs)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return str(path)
-
-
 def test_inputs_find_their_columns_by_name_in_every_datatype_and_texts_come_back(bench: Bench) -> None:
     kinds = {"a": TensorProto.INT64, "b": TensorProto.BOOL, "c": TensorProto.STRING, "d": TensorProto.UINT8}
     inputs = [helper.make_tensor_value_info(name, kind, ["n"]) for name, kind in kinds.items()]
     outputs = [helper.make_tensor_value_info(f"{name}_out", kind, ["n"]) for name, kind in kinds.items()]
     nodes = [helper.make_node("Identity", [name], [f"{name}_out"]) for name in kinds]
-    model = _save_onnx(bench.directory / "same.onnx", inputs, outputs, nodes)
+    model = save_onnx(bench.directory / "same.onnx", inputs, outputs, nodes)
     table = pa.table(
         {
             "a": pa.array([1, 2**62, -5], pa.int64()),
@@ -342,7 +283,7 @@ def test_inputs_find_their_columns_by_name_in_every_datatype_and_texts_come_back
 @pytest.mark.parametrize("target", ["out.parquet", "out.jsonl", "out.csv"])
 def test_lists_are_inputs_and_wide_outputs_are_lists_or_columns(bench: Bench, target: str) -> None:
     wide = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("x", "y")]
-    model = _save_onnx(bench.directory / "wide.onnx", wide[:1], wide[1:], [helper.make_node("Neg", ["x"], ["y"])])
+    model = save_onnx(bench.directory / "wide.onnx", wide[:1], wide[1:], [helper.make_node("Neg", ["x"], ["y"])])
     values = np.arange(30, dtype=np.float32).reshape(10, 3)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 3)
     pyarrow.parquet.write_table(pa.table({"x": lists, "id": range(10)}), bench.directory / "in.parquet")
@@ -357,7 +298,7 @@ def test_lists_are_inputs_and_wide_outputs_are_lists_or_columns(bench: Bench, ta
 
 def test_lists_of_the_wrong_length_are_skipped_by_row(bench: Bench) -> None:
     wide = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3]) for name in ("x", "y")]
-    model = _save_onnx(bench.directory / "wide.onnx", wide[:1], wide[1:], [helper.make_node("Neg", ["x"], ["y"])])
+    model = save_onnx(bench.directory / "wide.onnx", wide[:1], wide[1:], [helper.make_node("Neg", ["x"], ["y"])])
     write = bench.directory / "in.jsonl"
     write.write_text('{"x": [1, 2, 3]}\n{"x": [1, 2]}\n{"x": null}\n{"x": [4, 5, 6]}\n')
     out = bench.directory / "out.jsonl"
