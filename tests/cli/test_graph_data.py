@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hyperion.cli.command_graph import fit_steps
 from hyperion.cli.graph_data import make_inputs, read_table, take_truth
-from hyperion.schema.errors import MalformedRequest
+from hyperion.cli.graph_members import Scored
+from hyperion.schema.errors import InvalidResource, MalformedRequest
+from hyperion.schema.protect import Graph, GraphStep
 from tests.cli.test_commands import hyperion
 
 X = {"name": "x", "datatype": "FP32", "shape": [-1, 2]}
@@ -54,7 +57,9 @@ WRONG = [
     ("rows.jsonl", "", "no rows in there"),
     ("rows.jsonl", '{"x": 1}\n{"y": 1}\n', "row 2 has other fields than the first: x"),
     ("rows.jsonl", "{\n", "rows.jsonl: Expecting"),
-    ("rows.npz", "no zip", "rows.npz: "),
+    ("rows.jsonl", "[1]\n", "row 1: expected an object"),
+    ("rows.npz", "no zip", "rows.npz: expected an archive of arrays"),
+    ("rows.npz", "", "rows.npz: expected an archive of arrays"),
 ]
 
 
@@ -77,8 +82,34 @@ def test_columns_that_do_not_fit_are_named() -> None:
         make_inputs({"x": [[1, 2]]}, [X, TEXT], path)
     with pytest.raises(MalformedRequest, match=r'column "x" is not FP32 \[-1, 2\]'):
         make_inputs({"x": [[1, 2, 3]]}, [X], path)
+    for label in ([-1], [0.5], ["1.5"], [None], [float("nan")]):
+        with pytest.raises(MalformedRequest, match=r"expected the index of a class, from 0, got "):
+            take_truth({"label": label}, "label", [], path)
+    with pytest.raises(MalformedRequest, match=r"expected a value for each row, got \[1, 1\]"):
+        take_truth({"label": [[1]]}, "label", [], path)
+    with pytest.raises(MalformedRequest, match=r"expected a value for each row, got \[0\]"):
+        take_truth({"label": []}, "label", [], path)
+    with pytest.raises(MalformedRequest, match='not equally long: "label" has 1 rows, "x" 2'):
+        take_truth({"label": [1], "x": [1, 2]}, "label", [], path)
+    with pytest.raises(MalformedRequest, match='no column for the input "x"; it has none'):
+        make_inputs({}, [X], path)
+    with pytest.raises(MalformedRequest, match='column "x", row 2: expected finite numbers only'):
+        make_inputs({"x": [[1, 2], [3, None]]}, [X], path)
     with pytest.raises(MalformedRequest, match="not equally long"):
         make_inputs({"x": [[1, 2]], "text": ["a", "b"]}, [X, TEXT], path)
+
+
+def test_a_class_that_no_score_is_for_is_refused() -> None:
+    graph = Graph("cascade", (GraphStep("small", model="a@1"), GraphStep("large", model="a@2")))
+    scores = np.array([[0.1, 0.9], [0.9, 0.1]])
+    scored = [Scored(scores, 1.0), Scored(scores, 2.0)]
+    with pytest.raises(
+        InvalidResource, match='step "small" has scores for 2 classes, but a row is said to be of class 2'
+    ):
+        fit_steps(graph, scored, np.array([0, 2]), 0.1, 0.9)
+    one_score = [Scored(scores[:, :1], 1.0), Scored(scores, 2.0)]
+    with pytest.raises(InvalidResource, match="2 rows cannot show"):
+        fit_steps(graph, one_score, np.array([0, 1]), 0.002, 0.9)
 
 
 STEPS = "[{name: a, model: a@1%s}, {name: b, model: b@1%s}]"

@@ -73,7 +73,7 @@ def fit(
     table = read_table(Path(data))
     truth = take_truth(table, label, [name for name in classes.split(",") if name], Path(data))
     scored = _score_all(admin, infer_url, key, endpoint, table, Path(data))
-    fits = _fit_steps(scored, truth, max_loss, level)
+    fits = fit_steps(graph, scored, truth, max_loss, level)
     steps = tuple(replace(step, until=one.until) for step, one in zip(graph.steps[:-1], fits, strict=True))
     fitted = replace(graph, steps=(*steps, graph.steps[-1]))
     spec = replace(endpoint.spec, graph=fitted)
@@ -134,11 +134,20 @@ def _score_all(
     return scored
 
 
-def _fit_steps(scored: "Sequence[Scored]", truth: "Array", max_loss: float, level: float) -> list[CascadeFit]:
+def fit_steps(
+    graph: Graph, scored: "Sequence[Scored]", truth: "Array", max_loss: float, level: float
+) -> list[CascadeFit]:
     """Each step against the last one. What may be lost, and how likely the bound may fail, is shared among them
     equally. Raises `InvalidResource`."""
     from hyperion.policy.graph.cascade import judge_array
 
+    for step, one in zip(graph.steps, scored, strict=True):
+        classes = max(2, one.scores.shape[1])  # one score alone is that of the second of two
+        if truth.max() >= classes:
+            raise InvalidResource(
+                f'step "{step.name}" has scores for {classes} classes, but a row is said to be of class {truth.max()} '
+                "(they count from 0)"
+            )
     best, _ = judge_array(scored[-1].scores, 1.0)
     parts = len(scored) - 1
     try:

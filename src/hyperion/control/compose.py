@@ -123,8 +123,8 @@ def _serve_graphs(
     wanted: Wanted,
     coming: set[str],
 ) -> dict[str, ModelState]:
-    """Add every graph whose steps are served to `served`, and every one that only has to wait to `coming`, which is what
-    is being loaded; a graph may be a step of another, so this goes on as long as one is added. Return all states."""
+    """Add every graph whose steps are served to `served`, and every one that only has to wait to `coming`, which is
+    what is being loaded; a graph may be a step of another, so this goes on while one is added. Return all states."""
     states: dict[str, ModelState] = {}
     pending = list(graphs)
     while pending:
