@@ -23,7 +23,7 @@ _SHOWN = 8  # names in a message
 
 class InputPlan(Struct, frozen=True):
     """One input: `tail` is the shape of a row. `nested` says that its only column holds lists with all of a row's
-    elements; otherwise each column gives one element."""
+    elements, flat or nested as `tail` says; otherwise each column gives one element."""
 
     name: str
     datatype: str
@@ -92,23 +92,12 @@ def _expand(name: str, given: Sequence[str], known: Sequence[str]) -> tuple[str,
 
 def _fit(spec: TensorSpec, schema: Any, columns: tuple[str, ...]) -> InputPlan:
     """The plan, if so many columns make a row of the input."""
+    for column in columns:
+        _check_unique(column, schema)
     tail = spec.shape[1:]
-    kind = schema.field(columns[0]).type
-    types = load_arrow().types
-    if len(columns) == 1 and (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)):
-        if list(tail).count(-1) > 1 or (not tail):
-            raise SchemaMismatch(
-                f'input "{spec.name}" has the shape {list(spec.shape)}: lists cannot be made to fit it'
-            )
-        if -1 in tail and not types.is_fixed_size_list(kind):
-            raise SchemaMismatch(
-                f'input "{spec.name}" has the shape {list(spec.shape)}: lists of column "{columns[0]}" need a fixed '
-                "size"
-            )
-        if -1 in tail:
-            rest = prod(size for size in tail if size != -1)
-            tail = tuple(kind.list_size // rest if size == -1 else size for size in tail)
-        return InputPlan(spec.name, spec.datatype, tail, columns, nested=True)
+    sizes = list_sizes(schema.field(columns[0]).type)
+    if len(columns) == 1 and sizes:
+        return InputPlan(spec.name, spec.datatype, _fit_lists(spec, columns[0], sizes), columns, nested=True)
     if len(tail) > 1:
         raise SchemaMismatch(
             f'input "{spec.name}" has the shape {list(spec.shape)}: give it one column of lists with {prod(tail)} '
@@ -123,18 +112,84 @@ def _fit(spec: TensorSpec, schema: Any, columns: tuple[str, ...]) -> InputPlan:
     return InputPlan(spec.name, spec.datatype, tail, columns)
 
 
+def _fit_lists(spec: TensorSpec, column: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a row that a column of lists makes: lists that are nested as deep as the shape, or flat ones with
+    all elements of a row."""
+    tail = spec.shape[1:]
+    if len(sizes) not in (1, len(tail)) or (len(sizes) < len(tail) and tail.count(-1) > 1):
+        raise SchemaMismatch(
+            f'input "{spec.name}" has the shape {list(spec.shape)}: lists of column "{column}" cannot be made to fit '
+            f"it, as they are {len(sizes)} deep; expected flat lists{f' or {len(tail)} deep ones' if tail else ''}"
+        )
+    if len(sizes) < len(tail):
+        rest = prod(size for size in tail if size != -1)
+        known = sizes[0] // rest if sizes[0] >= 0 else -1
+        fitted = tuple(known if size == -1 else size for size in tail)
+    else:
+        fitted = tuple(given if size == -1 else size for size, given in zip(tail, sizes, strict=True))
+        if any(given not in (-1, size) for size, given in zip(fitted, sizes, strict=True)):
+            raise SchemaMismatch(
+                f'input "{spec.name}" takes rows of the shape {list(tail)}, column "{column}" holds some of the shape '
+                f"{list(sizes)}"
+            )
+    if -1 in fitted:
+        raise SchemaMismatch(
+            f'input "{spec.name}" has the shape {list(spec.shape)}: lists of column "{column}" need a fixed size'
+        )
+    return fitted
+
+
+def list_sizes(kind: Any) -> tuple[int, ...]:
+    """How many elements lists of that Arrow type have, the outermost first: -1 where that differs, () for no list.
+
+    >>> arrow = load_arrow()
+    >>> list_sizes(arrow.list_(arrow.list_(arrow.int64(), 3))), list_sizes(arrow.int64())
+    ((-1, 3), ())
+    """
+    arrow, types = load_arrow(), load_arrow().types
+    if isinstance(kind, arrow.FixedShapeTensorType) and list(kind.permutation or ()) == sorted(kind.permutation or ()):
+        return tuple(kind.shape)
+    sizes = []
+    while types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        sizes.append(kind.list_size if types.is_fixed_size_list(kind) else -1)
+        kind = kind.value_type
+    return tuple(sizes)
+
+
+def element_type(kind: Any) -> Any:
+    """The Arrow type of what lists hold in the end.
+
+    >>> arrow = load_arrow()
+    >>> str(element_type(arrow.list_(arrow.list_(arrow.int64()))))
+    'int64'
+    """
+    while list_sizes(kind):
+        kind = kind.value_type
+    return kind
+
+
+def _check_unique(name: str, schema: Any) -> None:
+    if schema.names.count(name) > 1:
+        raise SchemaMismatch(
+            f'the table has several columns of the name "{name}": give each a name of its own where the table is made, '
+            "or leave them out of columns and keep"
+        )
+
+
 def choose_kept(keep: Sequence[str], schema: Any, outputs: Sequence[str]) -> tuple[str, ...]:
-    """The columns that are carried over, in the order of the table. Raises SchemaMismatch for one that is not there or
-    has the name of an output column."""
+    """The columns that are carried over, in the order of the table. Raises SchemaMismatch for one that is not there, is
+    there twice, or has the name of an output column."""
     for name in keep:
         if name != EVERY and name not in schema.names:
             raise SchemaMismatch(f'keep: the table has no column "{name}"{suggest(name, schema.names)}')
     kept = tuple(name for name in schema.names if EVERY in keep or name in keep)
+    for name in kept:
+        _check_unique(name, schema)
     for name in outputs:
         if name in kept:
             raise SchemaMismatch(
                 f'the table has a column "{name}", and so would the output; leave it out of keep: keep '
-                f"{_list([one for one in kept if one != name])}"
+                f"{_list([one for one in kept if one != name]) or 'none'}"
             )
     return kept
 

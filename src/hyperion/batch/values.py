@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hyperion.batch.arrow import load_arrow
-from hyperion.batch.columns import InputPlan
+from hyperion.batch.columns import InputPlan, element_type, list_sizes
 from hyperion.schema.errors import SchemaMismatch
 from hyperion.wire.tensor import DATATYPES
 
@@ -131,7 +131,8 @@ def check_types(plan: InputPlan, schema: Any, from_text: bool) -> None:
     types, wanted = load_arrow().types, arrow_type(plan.datatype)
     for name in plan.columns:
         kind = schema.field(name).type
-        given = kind.value_type if plan.nested or types.is_dictionary(kind) else kind
+        given = element_type(kind) if plan.nested else kind
+        given = given.value_type if types.is_dictionary(given) else given
         if not types.is_null(given) and not _is_alike(types, given, wanted, from_text and not plan.nested):
             raise SchemaMismatch(
                 f'column "{name}" has the type {kind}, input "{plan.name}" is {plan.datatype}: convert the column '
@@ -157,21 +158,32 @@ def _is_alike(types: Any, given: Any, wanted: Any, from_text: bool) -> bool:
 
 
 def _read_lists(column: Any, plan: InputPlan, misfits: list[Misfit]) -> Array:
-    """Lists of one size as an array [rows, *tail]."""
-    compute = load_arrow("compute")
+    """Lists of one size as an array [rows, *tail]: each level is looked at and then taken off, without the rows that do
+    not fit."""
+    arrow, compute = load_arrow(), load_arrow("compute")
     array = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-    name, size, rows = plan.columns[0], prod(plan.tail), len(array)
-    lengths = compute.list_value_length(array)
-    wrong = compute.fill_null(compute.not_equal(lengths, size), True).to_numpy(zero_copy_only=False)
-    for row in np.flatnonzero(wrong):
-        length = lengths[int(row)].as_py()
-        why = "is null" if length is None else f"has {length} elements, the model takes {size}"
-        misfits.append(Misfit(int(row), name, why))
-    good = np.flatnonzero(~wrong)
-    kept = array if len(good) == rows else array.take(load_arrow().array(good))
+    if isinstance(array, arrow.ExtensionArray):
+        array = array.storage
+    name, rows = plan.columns[0], len(array)
+    sizes = plan.tail if len(list_sizes(array.type)) > 1 else (prod(plan.tail),)
+    good, each = np.arange(rows), 1  # rows that fit so far, and how many lists of this level a row has
+    for size in sizes:
+        lengths = compute.list_value_length(array)
+        wrong = compute.fill_null(compute.not_equal(lengths, size), True).to_numpy(zero_copy_only=False)
+        places = np.flatnonzero(wrong)
+        if len(places):
+            at_fault, firsts = np.unique(places // each, return_index=True)
+            for row, place in zip(at_fault, places[firsts], strict=True):
+                length = lengths[int(place)].as_py()
+                why = "is null" if length is None else f"has {length} elements, the model takes {size}"
+                within = "" if each == 1 else f"list {place % each} in it "
+                misfits.append(Misfit(int(good[row]), name, within + why))
+            array = array.take(arrow.array(np.flatnonzero(np.repeat(~np.isin(np.arange(len(good)), at_fault), each))))
+            good = np.delete(good, at_fault)
+        array, each = array.flatten(), each * size
     found: list[Misfit] = []
-    flat = _read_column(load_arrow().chunked_array([kept.flatten()]), name, plan.datatype, False, found)
-    misfits += [Misfit(int(good[one.row // size]), name, f"element {one.row % size} {one.reason}") for one in found]
+    flat = _read_column(arrow.chunked_array([array]), name, plan.datatype, False, found)
+    misfits += [Misfit(int(good[one.row // each]), name, f"element {one.row % each} {one.reason}") for one in found]
     values = flat.reshape(len(good), *plan.tail)
     if len(good) == rows:
         return values
