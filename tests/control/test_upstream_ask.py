@@ -17,7 +17,7 @@ import pytest
 from hyperion.control import upstream_ask
 from hyperion.control.upstream_ask import ask_upstream, read_headers
 from hyperion.control.upstreams import Finding, Upstreams
-from hyperion.schema.errors import InvalidConfig, UpstreamFailed
+from hyperion.schema.errors import InvalidConfig, MissingExtra, UpstreamFailed
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.protect import Upstream
 from hyperion.wire.http2.frames import (
@@ -358,3 +358,9 @@ async def test_what_was_known_stays_when_a_server_goes_away(monkeypatch: pytest.
     with pytest.raises(KeyError):
         upstreams.find("far")
     assert len(said) == 4
+
+
+async def test_one_over_grpc_is_not_called_ready_where_gateways_cannot_call_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upstream_ask, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtra, match=r"hyperion-inference\[grpc\]"):
+        await ask_upstream(Upstream("grpc://127.0.0.1:9", protocol="oip-grpc", model="m"))

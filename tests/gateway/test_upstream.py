@@ -5,7 +5,9 @@ import ssl
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from hyperion.gateway.upstream.http import HttpService
 from hyperion.schema.protect import Breaker, Upstream
 from hyperion.schema.snapshot import ServedVersion
 from tests.gateway.bad_upstream import SIGNATURE, BadUpstream, bad_upstream
@@ -225,6 +227,37 @@ async def test_credentials_come_from_a_file_and_follow_it(tmp_path: Path) -> Non
         await reach(gateway, upstream.served(links=1, headers_from=str(path)))
         await gateway.ask(ask(1))
         assert upstream.heads[-1]["authorization"] == "bearer one"
+
+
+@on_uvloop
+async def test_a_look_that_ends_in_a_bug_is_said_and_the_next_one_finds_the_upstream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look = HttpService.look
+    monkeypatch.setattr(HttpService, "look", lambda _self: {}["a bug"])
+    async with bad_upstream() as upstream, serving() as gateway:
+        await gateway.apply(("far", upstream.served()))
+        await gateway.until(lambda: gateway.events("upstream away"))
+        answer = await gateway.ask(ask(1))
+        assert (answer.status, "cannot be asked (KeyError)" in answer.error) == (502, True), answer.error
+        monkeypatch.setattr(HttpService, "look", look)
+        await gateway.until(lambda: gateway.pool("far").ready)
+
+
+@on_uvloop
+async def test_a_name_that_no_resolver_takes_is_said_at_once() -> None:
+    async with bad_upstream() as upstream, serving() as gateway:
+        served = upstream.served()
+        assert served.upstream is not None
+        far = replace(served, upstream=replace(served.upstream, url=f"http://{'a' * 64}.example"))
+        await gateway.apply(("far", far))
+        pool = gateway.pool("far")
+        await gateway.until(lambda: gateway.events("upstream away"))
+        assert (await gateway.ask(ask(1))).status == 502
+        for link in pool.links():  # as if it had been found before
+            link.ready = True
+        pool._unreachable = ""
+        assert (await gateway.ask(ask(1))).status == 502
 
 
 @pytest.mark.parametrize("text", ["no colon", "host: x", "a b: c", "content-length: 3"])

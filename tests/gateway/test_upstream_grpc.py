@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
 from hyperion.schema.protect import Breaker, Upstream
@@ -111,3 +113,20 @@ async def test_a_server_that_is_away_is_said_and_found_again() -> None:
         await gateway.until(lambda: gateway.events("upstream away"))
         answer = await gateway.ask(ask(1))
         assert (answer.status, "cannot be reached" in answer.error) == (502, True)
+
+
+@pytest.mark.parametrize("line", ["authorization: Bearer caf\u00e9", "a!b: c", "grpc-encoding: gzip", "token-bin: abc"])
+@on_uvloop
+async def test_credentials_that_grpc_does_not_carry_are_said_and_not_quoted(
+    far: grpc_serving.Serving, tmp_path: Path, line: str
+) -> None:
+    path = tmp_path / "headers"
+    path.write_text(line, encoding="utf-8")
+    path.chmod(0o600)
+    version = served(far)
+    assert version.upstream is not None
+    async with serving(credential_dirs=(str(tmp_path),)) as gateway:
+        await gateway.apply(("far", replace(version, upstream=replace(version.upstream, headers_from=str(path)))))
+        await gateway.until(lambda: gateway.events("upstream away"))
+        answer = await gateway.ask(ask(1))
+        assert (answer.status, "gRPC carries" in answer.error, line in answer.error) == (502, True, False)

@@ -147,6 +147,12 @@ def test_without_rows_shapes_are_compared_as_they_are() -> None:
         (b'{"error": "  a\\u001b[1mb\\nTraceback"}', "a[1mb"),
         (b'{"error": ""}', ""),
         (b'{"error": "' + b"x" * 400 + b'"}', "x" * 300),
+        (b'{"detail": [{"loc": ["body", "inputs", 0], "msg": "missing"}, {"msg": "more"}]}', "body.inputs.0: missing"),
+        (b'{"detail": [{"msg": "missing"}]}', "missing"),
+        (b'{"detail": [{"loc": [[1], null], "msg": "missing"}]}', "missing"),
+        (b'{"detail": [{"loc": ["body"]}]}', ""),
+        (b'{"detail": ["missing"]}', ""),
+        (b'{"detail": []}', ""),
     ],
 )
 def test_of_an_error_one_bounded_line_is_told(body: bytes, told: str) -> None:

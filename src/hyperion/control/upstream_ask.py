@@ -8,12 +8,13 @@ import asyncio
 import os
 import ssl
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Final
 from urllib.parse import SplitResult, quote, urlsplit
 
 from hyperion.control.upstream_grpc import ask_grpc
 from hyperion.fleet.credentials import read_credentials
-from hyperion.schema.errors import InvalidConfig, UpstreamFailed
+from hyperion.schema.errors import InvalidConfig, MissingExtra, UpstreamFailed
 from hyperion.schema.protect import Upstream
 from hyperion.wire.header_lines import MAX_BYTES, parse_header_lines
 from hyperion.wire.http1_client import AnswerError, AnswerReader, encode_request_head
@@ -27,8 +28,10 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 async def ask_upstream(upstream: Upstream, credential_dirs: Sequence[str] = ()) -> ModelMetadata:
     """What the server says of the model; its credentials lie below one of `credential_dirs`. Raises `UpstreamFailed`,
-    `GateRefused` or `InvalidConfig` with the reason, after `ASK_S` at the latest."""
+    `GateRefused`, `InvalidConfig` or `MissingExtra` with the reason, after `ASK_S` at the latest."""
     parts = urlsplit(upstream.url)
+    if upstream.protocol == "oip-grpc" and find_spec("grpc") is None:  # this side does without, gateways do not
+        raise MissingExtra("calls over gRPC need grpcio: pip install 'hyperion-inference[grpc]'")
     try:
         async with asyncio.timeout(ASK_S):
             headers = await asyncio.to_thread(read_headers, upstream.headers_from, credential_dirs)

@@ -3,15 +3,17 @@ tensors. Made by `gateway/upstream/site`.
 """
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any, Final
 
 from hyperion.gateway.upstream.link import Ask, Done
-from hyperion.gateway.upstream.site import Site
+from hyperion.gateway.upstream.site import SOURCE, Site
 from hyperion.gateway.upstream.status import retry_after_s
 from hyperion.schema.errors import (
     DeadlineExceeded,
     HyperionError,
+    InvalidConfig,
     MalformedRequest,
     MissingExtra,
     ModelFailed,
@@ -25,6 +27,7 @@ from hyperion.wire.oip.upstream import tell
 
 SERVICE: Final = "/inference.GRPCInferenceService/"
 MAX_HEADERS_BYTES: Final = 16 * 1024
+NAME: Final = re.compile(rb"[0-9a-z_.-]+")
 READY_S: Final = 2.0
 CALLERS: Final = frozenset(("INVALID_ARGUMENT", "OUT_OF_RANGE", "FAILED_PRECONDITION"))
 MODELS: Final = frozenset(("INTERNAL", "UNKNOWN", "DATA_LOSS"))
@@ -45,7 +48,7 @@ class GrpcService:
             import grpc
             import grpc.aio
         except ImportError:
-            raise MissingExtra("an upstream over gRPC needs the package grpcio; install hyperion[grpc]") from None
+            raise MissingExtra("an upstream over gRPC needs grpcio: pip install 'hyperion-inference[grpc]'") from None
         self.site = site
         self.limits = limits
         options = [
@@ -72,8 +75,11 @@ class GrpcService:
 
     @property
     def metadata(self) -> list[tuple[str, str]]:
-        """The credentials."""
-        return [(name.decode(), value.decode("latin-1")) for name, value in self.site.headers.items()]
+        """The credentials. Raises InvalidConfig for what gRPC does not carry."""
+        for name, value in self.site.headers.items():
+            if not NAME.fullmatch(name) or name.startswith(b"grpc-") or name.endswith(b"-bin") or not value.isascii():
+                raise InvalidConfig(f"{SOURCE}: gRPC carries names of a-z, 0-9, - and _, and values in ASCII only")
+        return [(name.decode(), value.decode()) for name, value in self.site.headers.items()]
 
     async def look(self) -> str:
         try:
@@ -111,6 +117,10 @@ class GrpcCarrier:
         except service.rpc_error as error:
             self._task = None
             done((), _error_of(error.code().name, error.details() or "", error.trailing_metadata() or ()))
+            return
+        except Exception as error:  # of the library: nobody else would end the call before its deadline
+            self._task = None
+            done((), UpstreamFailed(f"the upstream cannot be asked ({type(error).__name__})"))
             return
         self._task = None
         try:

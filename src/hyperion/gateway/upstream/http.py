@@ -165,8 +165,8 @@ class HttpCarrier:
                 )
         except TimeoutError:
             self._end(UpstreamFailed(f"the upstream did not take the connection within {CONNECT_S:.0f} s"))
-        except OSError as error:
-            reason = error.strerror or error.__class__.__name__
+        except (OSError, ValueError) as error:  # a name that no resolver takes is the latter
+            reason = getattr(error, "strerror", "") or error.__class__.__name__
             self._end(UpstreamFailed(f"the upstream cannot be reached ({reason})"))
 
     def _drop(self) -> None:

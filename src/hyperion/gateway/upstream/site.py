@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from hyperion.fleet.credentials import read_credentials
 from hyperion.gateway.upstream.link import Carrier, UpstreamLink, UpstreamOutcomes
-from hyperion.schema.errors import HyperionError, InvalidConfig
+from hyperion.schema.errors import HyperionError, InvalidConfig, UpstreamFailed
 from hyperion.schema.protect import Upstream
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog
@@ -170,7 +170,11 @@ async def _look(site: Site, service: Service) -> str:
             return await service.look()
     except TimeoutError:
         return f"did not say within {LOOK_TIMEOUT_S:.0f} s whether it is ready"
-    except HyperionError as error:
+    except UpstreamFailed as error:
         return error.message
+    except HyperionError as error:
+        return f"cannot be called: {error.message}"
     except OSError as error:
         return f"cannot be reached ({error.strerror or error.__class__.__name__})"
+    except Exception as error:  # a bug, ours or a library's, must not end the looks that follow
+        return f"cannot be asked ({error.__class__.__name__})"

@@ -63,7 +63,7 @@ def decode_answer(data: bytes, limits: WireLimits) -> tuple[Tensor, ...]:
             [_decode_output(one, raw[index] if raw else None, limits) for index, one in enumerate(response.outputs)]
         )
     except HyperionError as error:
-        raise UpstreamFailed(f"its answer cannot be used: {tell(error.message)}") from None
+        raise UpstreamFailed(tell(error.message)) from None
 
 
 def _decode_output(one: Any, raw: bytes | None, limits: WireLimits) -> Tensor:
@@ -98,4 +98,4 @@ def decode_ready(data: bytes) -> bool:
     try:
         return bool(parse(ModelReadyResponse, data).ready)
     except HyperionError as error:
-        raise UpstreamFailed(f"its answer cannot be used: {tell(error.message)}") from None
+        raise UpstreamFailed(f"gives an answer that cannot be used: {tell(error.message)}") from None

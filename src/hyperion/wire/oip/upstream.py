@@ -93,7 +93,7 @@ def decode_answer(body: bytes, header_length: bytes | None, limits: WireLimits) 
             binary.check_end()
         return outputs
     except HyperionError as error:
-        raise UpstreamFailed(f"its answer cannot be used: {tell(error.message)}") from None
+        raise UpstreamFailed(tell(error.message)) from None
 
 
 def _decode_output(one: AnswerOutput, binary: BinaryPart | None, limits: WireLimits) -> Tensor:
@@ -172,7 +172,18 @@ def decode_error(body: bytes, limits: WireLimits) -> str:
         for name in _ERROR_MEMBERS:
             if isinstance(members.get(name), str):
                 return tell(members[name])
+        return _tell_detail(members.get("detail"))
     return ""
+
+
+def _tell_detail(detail: Any) -> str:
+    """The first of several mistakes as FastAPI lists them, on which MLServer and KServe are built: where, and what."""
+    first = detail[0] if isinstance(detail, list) and detail else None
+    if not isinstance(first, dict) or not isinstance(first.get("msg"), str):
+        return ""
+    place = first.get("loc")
+    where = ".".join([str(part) for part in place if isinstance(part, (str, int))]) if isinstance(place, list) else ""
+    return tell(f"{where}: {first['msg']}" if where else first["msg"])
 
 
 def tell(message: str) -> str:
