@@ -44,8 +44,13 @@ FREE = ("--port", "0", "--grpc-port", "0", "--admin-port", "0")
         (("serve", "--tls-cert", "x"), 2, "--tls-key"),
         (("serve", "--trusted-proxies", "here"), 2, "--trusted-proxies"),
         (("predict", "m"), 2, "--json or with --file"),
-        (("predict", "m", "--json", "{"), 1, "--json:"),
-        (("predict", "m", "--json", "[]", "--url", "ftp://x"), 1, "expected a URL"),
+        (("predict", "m", "--json", "{"), 2, "--json: not JSON:"),
+        (("predict", "m", "--file", "nothing.json"), 2, "--file nothing.json: No such file or directory"),
+        (("predict", "m", "--json", "[]", "--url", "ftp://x"), 2, "expected a URL"),
+        (("predict", "a b", "--json", "[]", "--url", "http://127.0.0.1:1"), 1, "models/a%20b: cannot be reached"),
+        (("bench", "here"), 2, "expected a URL"),
+        (("apply", "-f", "nothing.yaml", "--token", "t"), 2, "nothing.yaml: no such file or directory"),
+        (("get", "endpoint", "\udcff", "--token", "t"), 2, "not text that can be sent"),
         (("control", "--home", "nowhere"), 1, "no supervisor"),
         (("runner", ".", "--socket", "s"), 1, "nothing here that can be served"),
     ],
@@ -75,6 +80,34 @@ def test_a_path_that_cannot_be_served_is_one_line_on_stderr_too(tmp_path: Path) 
     (line,) = ended.stderr.splitlines()
     assert (ended.returncode, ended.stdout) == (1, "")
     assert line.startswith("hyperion: broken.onnx: not an ONNX model")
+
+
+@pytest.mark.parametrize("words", [(), ("key",), ("rollout",)])
+def test_a_group_without_a_command_shows_its_help_and_is_wrong_usage(tmp_path: Path, words: tuple[str, ...]) -> None:
+    ended = hyperion(*words, cwd=tmp_path)
+    assert ended.stdout == hyperion(*words, "--help", cwd=tmp_path).stdout
+    assert (ended.returncode, ended.stderr) == (
+        2,
+        f"hyperion: which command? (see: {' '.join(('hyperion', *words))} --help)\n",
+    )
+
+
+def test_a_locale_that_lacks_characters_gets_others_for_them(tmp_path: Path) -> None:
+    ended = hyperion("--help", cwd=tmp_path, PYTHONIOENCODING="latin-1")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "models, ?" in ended.stdout
+
+
+def test_output_that_nobody_can_take_is_one_line(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m hyperion config show > /dev/full"
+    ended = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith("hyperion: ")
+    assert "No space left on device" in line
+    closed = f"{sys.executable} -m hyperion config show >&-"
+    ended = subprocess.run(closed, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_help_names_every_command(tmp_path: Path) -> None:
@@ -108,6 +141,9 @@ def test_config_show_tells_each_value_and_its_source(tmp_path: Path) -> None:
     assert found["replicas"] == (2, "--replicas")
     assert found["home"] == (".hyperion", "default")
     assert "HYPERION_PORT" in hyperion("config", "show", cwd=tmp_path, HYPERION_PORT="9000").stdout
+    for form in ((), ("--json",)):
+        text = hyperion("config", "show", *form, cwd=tmp_path, HYPERION_REDIS_URL="redis://:s3cret@cache/0").stdout
+        assert ("redis://:***@cache/0" in text, "s3cret" in text) == (True, False)
 
 
 def test_doctor_says_what_is_wrong_and_fails(tmp_path: Path) -> None:

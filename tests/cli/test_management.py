@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import yaml
 
 from hyperion.cli.main import main
 from tests.api.platform import SUMS, Platform
@@ -80,6 +81,16 @@ def test_apply_shows_what_it_changes_and_diff_says_whether_it_would(run: Run, pl
     (entry,) = json.loads(run("ledger", "show", "applied", "--kind", "endpoint.apply", "-n", "1", "--json").out)
     assert entry["reason"] == "faster"
     assert entry["actor"].startswith("admin:")
+
+
+def test_what_changes_can_be_had_in_every_form(run: Run) -> None:
+    Path("e.yaml").write_text(ENDPOINT % "formed")
+    assert yaml.safe_load(run("diff", "-f", "e.yaml", "-o", "yaml").out)["changes"][0]["action"] == "created"
+    assert json.loads(run("apply", "-f", "e.yaml", "--json").out)["dry_run"] is False
+    unchanged = json.loads(run("apply", "-f", "e.yaml", "--json").out)
+    assert (unchanged["dry_run"], unchanged["changes"][0]["action"]) == (False, "unchanged")
+    deleted = yaml.safe_load(run("delete", "endpoint", "formed", "-o", "yaml").out)
+    assert (deleted["dry_run"], deleted["changes"][0]["action"]) == (False, "deleted")
 
 
 def test_a_mistake_is_one_line_with_file_and_line(run: Run) -> None:
@@ -275,7 +286,7 @@ def test_without_url_and_token_the_home_is_asked(run: Run, platform: Platform, m
         (("get", "endpoints", "--url", "ftp://x"), 2, "expected a URL"),
         (("deploy", "nothing", "fraud@1"), 1, "not known here"),
         (("model", "push", "m"), 2, "give PATH"),
-        (("model", "push", "m", "nothing"), 1, "no such file"),
+        (("model", "push", "m", "nothing"), 2, "no such file"),
         (("model", "push", "m", ".", "--metric", "auc"), 2, "expected NAME=VALUE"),
         (("model", "push", "m", ".", "--metric", "auc=x"), 2, "expected a number"),
         (("model", "verify", "m"), 2, "expected NAME@VERSION"),
@@ -283,7 +294,7 @@ def test_without_url_and_token_the_home_is_asked(run: Run, platform: Platform, m
         (("explain", "nothing"), 1, "not in the sampled log"),
         (("key", "revoke", "nothing"), 1, "no key"),
         (("apply",), 2, "Missing option"),
-        (("apply", "-f", "nothing.yaml"), 1, "no such file"),
+        (("apply", "-f", "nothing.yaml"), 2, "no such file"),
         (("deploy", "e", "m@1", "--strategy", "hope"), 2, "hope"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.schema.errors import InvalidResource
+from hyperion.schema.errors import InvalidConfig, InvalidResource
 from hyperion.schema.resource import Endpoint, Step
 from hyperion.store.changes import compare
 from hyperion.store.resource_yaml import read_resource, read_resources, to_document, write_yaml
@@ -153,7 +153,7 @@ def test_files_directories_and_standard_input_are_read_in_order(tmp_path: Path) 
     (folder / "README.md").write_text("no resource")
     found = read_resources([str(folder), "-"], io.StringIO(HEAD))
     assert [resource.metadata.name for resource in found] == ["a", "b", "fraud"]
-    with pytest.raises(InvalidResource, match="no such file"):
+    with pytest.raises(InvalidConfig, match="no such file"):
         read_resources([str(tmp_path / "nothing")])
     with pytest.raises(InvalidResource, match="larger than"):
         read_resources(["-"], io.StringIO("#" * (2 << 20)))

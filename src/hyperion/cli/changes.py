@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from hyperion.cli.show import has_colour
+
 _MARKS = {"created": "+", "configured": "~", "unchanged": " ", "deleted": "-"}
 _COLOURS = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[31m"}
 
@@ -12,7 +14,7 @@ _COLOURS = {"+": "\x1b[32m", "~": "\x1b[33m", "-": "\x1b[31m"}
 def print_changes(changes: Sequence[dict[str, Any]], *, dry_run: bool = False) -> None:
     """Print each change, in colour on a terminal."""
     out = sys.stdout
-    colour = out.isatty()
+    colour = has_colour(out)
     for change in changes:
         mark = _MARKS[change["action"]]
         word = change["action"] + (" (dry run)" if dry_run else "")

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hyperion.cli.client import call
 from hyperion.cli.credentials import add_key
 from hyperion.cli.resolve import find_files, resolve
 from hyperion.cli.show import print_json
-from hyperion.schema.errors import MalformedRequest
+from hyperion.schema.errors import InvalidConfig, MalformedRequest
 
 
 @click.command("predict", short_help="Ask a served model once.")
@@ -32,7 +33,7 @@ def command(endpoint: str, text: str | None, path: str | None, url: str | None, 
         settings = resolve({}, os.environ, find_files(os.environ, Path.cwd()))
         scheme = "https" if settings.text("tls_cert") else "http"
         url = f"{scheme}://{settings.text('host')}:{settings.integer('port')}"
-    model = f"{url.rstrip('/')}/v2/models/{endpoint}"
+    model = f"{url.rstrip('/')}/v2/models/{urllib.parse.quote(endpoint, safe='')}"
     if not (isinstance(request, dict) and isinstance(request.get("inputs"), list)):
         request = build_request(request, call(model, token=key))
     print_json(call(f"{model}/infer", request, token=key))
@@ -86,5 +87,7 @@ def _read_request(text: str | None, path: str | None) -> Any:
         if text is None:
             text = sys.stdin.read() if path == "-" else Path(str(path)).read_text("utf-8")
         return json.loads(text)
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise MalformedRequest(f"{source}: {error}") from error
+    except OSError as error:
+        raise InvalidConfig(f"{source}: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidConfig(f"{source}: not JSON: {error}") from error

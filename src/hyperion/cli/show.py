@@ -1,9 +1,15 @@
 """Print tables and JSON: colours and columns for a terminal, plain columns for a pipe, JSON where a script asks."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
+
+
+def has_colour(stream: TextIO) -> bool:
+    """Whether colours belong there: on a terminal that can show them, unless its user wants none."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def print_json(value: Any) -> None:

@@ -15,7 +15,7 @@ import msgspec
 import yaml
 from msgspec import Struct, inspect
 
-from hyperion.schema.errors import InvalidResource
+from hyperion.schema.errors import InvalidConfig, InvalidResource
 from hyperion.schema.resource import API_VERSION, BatchJob, Endpoint, Issuer, Resource, Tenant
 from hyperion.store.checks.access import check_issuer, check_tenant
 from hyperion.store.checks.batch import check_batch_job
@@ -134,7 +134,7 @@ def _read_texts(paths: Sequence[str], stdin: TextIO) -> Iterable[tuple[str, str]
             continue
         path = Path(given)
         if not path.exists():
-            raise InvalidResource(f"{given}: no such file or directory")
+            raise InvalidConfig(f"{given}: no such file or directory")
         if not path.is_dir():
             yield given, read_text(path, LIMIT_BYTES)
             continue

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from hyperion.schema.errors import ModelRefused
+from hyperion.schema.errors import InvalidConfig, ModelRefused
 from hyperion.schema.model import ModelOptions, ModelSpec, Signature
 from hyperion.schema.registry import FileEntry, Lineage, Manifest
 from hyperion.store.blobs.directory import Blobs
@@ -130,7 +130,7 @@ def find_model(
 ) -> ModelSpec:
     """The one model version at `path`, called `model`. ModelRefused says which to name where there are several."""
     if not path.exists():
-        raise ModelRefused(f"{path}: no such file or directory")
+        raise InvalidConfig(f"{path}: no such file or directory")
     folders = split_repository(Path(os.path.abspath(path)))
     if len(folders) > 1:
         named = ", ".join(str(path / folder.name) for folder in folders[:8])
