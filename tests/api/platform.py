@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -99,6 +100,7 @@ class Platform:
 
     config: ControlConfig
     snapshot_now = Snapshot(0, (), ())
+    rejected_now: Mapping[str, str] = {}
 
     def __init__(self, home: Path) -> None:
         home.mkdir(parents=True, exist_ok=True)
@@ -158,6 +160,9 @@ class Platform:
 
     def member_reasons(self) -> dict[str, str]:
         return {}
+
+    def rejected(self) -> dict[str, str]:
+        return dict(self.rejected_now)
 
     async def follow_writes(self) -> None:
         return

@@ -110,6 +110,16 @@ def test_a_deleted_endpoint_is_gone_and_its_entries_stay(platform: Platform) -> 
     assert {"endpoint.apply", "rollout.promoted", "endpoint.delete"} <= set(kinds)
 
 
+def test_an_endpoint_says_what_a_gateway_could_not_follow(platform: Platform) -> None:
+    make(platform, "misfit")
+    why = "schema.inputs.agge: the model has no such input; it takes age"
+    platform.rejected_now = {"misfit": why}
+    try:
+        assert platform.ask("endpoints/misfit").json()["status"]["reason"] == why
+    finally:
+        platform.rejected_now = {}
+
+
 def test_a_deploy_starts_a_rollout_and_commands_drive_it(platform: Platform) -> None:
     make(platform, "drive")
     done = platform.ask("endpoints/drive/deploy", {"model": "fraud@2", "reason": "better"}).json()

@@ -9,7 +9,7 @@ from hyperion.schema.errors import GateRefused, InvalidResource, UnknownModel
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.protect import Fallback, Graph, GraphStep, InputRule, SchemaRules, Upstream
 from hyperion.schema.registry import FileEntry, Manifest
-from hyperion.schema.resource import Endpoint, EndpointSpec, Metadata
+from hyperion.schema.resource import Endpoint, EndpointSpec, Log, Metadata
 from hyperion.store import registry
 from hyperion.store.blobs.directory import LocalBlobs
 from hyperion.store.database import open_home
@@ -44,6 +44,23 @@ def test_rules_are_judged_by_what_the_version_says_that_it_takes(desk: Desk) -> 
         apply(desk, endpoint("fraud", EndpointSpec("fraud@1", schema=misfit)))
     # A version that says nothing of itself can only be asked when it runs.
     assert apply(desk, endpoint("fraud", EndpointSpec("fraud@2", schema=misfit))) == ["configured"]
+
+
+def test_a_version_that_runs_is_known_by_what_it_said_then(tmp_path: Path, desk: Desk) -> None:
+    running = Desk(
+        open_home(tmp_path),
+        LocalBlobs(tmp_path / "blobs"),
+        lambda: None,
+        signature_of={f"sha256:{'2' * 64}": SIGNATURE}.get,
+    )
+    misfit = SchemaRules(inputs={"agge": InputRule(0, 120)})
+    with pytest.raises(InvalidResource, match=r"'fraud': spec\.schema\.inputs\.agge: the model has no such input"):
+        apply(running, endpoint("fraud", EndpointSpec("fraud@2", schema=misfit)))
+    with pytest.raises(InvalidResource, match=r"'fraud': spec\.log\.redact: the model has no input \"agge\""):
+        apply(running, endpoint("fraud", EndpointSpec("fraud@2", log=Log(redact=("input:agge",)))))
+    assert apply(desk, endpoint("fraud", EndpointSpec("fraud@2", schema=misfit))) == ["created"]
+    with pytest.raises(InvalidResource, match=r"spec\.schema\.inputs\.agge"):
+        desk.deploy("fraud", "fraud@1", actor="ann")
 
 
 def test_every_version_that_a_resource_names_must_be_there(desk: Desk) -> None:

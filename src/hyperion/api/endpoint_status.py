@@ -33,7 +33,7 @@ class Sight(Struct, frozen=True):
 def look(management: Management) -> Sight:
     """The sight of this moment."""
     snapshot = management.snapshot()
-    reasons = dict(management.member_reasons())
+    reasons = {**management.member_reasons(), **management.rejected()}
     for state in snapshot.index:
         if state.reason and state.name not in reasons:
             reasons[state.name] = state.reason

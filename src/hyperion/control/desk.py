@@ -21,8 +21,10 @@ from hyperion.fleet.credentials import find_credentials
 from hyperion.policy.constraints import explain_misfit
 from hyperion.policy.graph.circle import find_circle
 from hyperion.policy.graph.members import list_neighbours, list_references
+from hyperion.policy.redact import explain_unknown_fields
 from hyperion.policy.release.state import OPEN, ReleaseState
 from hyperion.schema.errors import GateRefused, InvalidResource, NotFound
+from hyperion.schema.model import Signature
 from hyperion.schema.registry import Manifest
 from hyperion.schema.release import TrackCounts
 from hyperion.schema.resource import Endpoint, Issuer, Resource, Strategy, Tenant
@@ -50,6 +52,10 @@ def _nobody_waits() -> None:
     return
 
 
+def _nothing_runs(_digest: str) -> Signature | None:
+    return None
+
+
 class Desk:
     """The verbs over endpoints and their rollouts; those of the registry are in `models`, those of keys, the ledger
     and lineage in `audit`, those of labels in `labels`, those of batch jobs in `batches`,
@@ -57,7 +63,7 @@ class Desk:
     `usage`. `wake` must be safe to call from any thread, and so must `welcome`, which is for changes of who may call.
     `counts` gives what the gateways counted of an endpoint's rollout; it is called on the event loop's thread. `trust`
     says whose signatures count, `issuers` what is known of the keys of an issuer of tokens, `credential_dirs` where the
-    files lie that endpoints may name as credentials."""
+    files lie that endpoints may name as credentials, `signature_of` the signature of a version that runs, by digest."""
 
     def __init__(
         self,
@@ -71,6 +77,7 @@ class Desk:
         jobs: Jobs | None = None,
         batches: BatchDesk | None = None,
         credential_dirs: Sequence[str] = (),
+        signature_of: Callable[[str], Signature | None] = _nothing_runs,
     ) -> None:
         self.models = Models(database, blobs, wake, trust)
         self.audit = Audit(database, welcome)
@@ -81,6 +88,7 @@ class Desk:
         self.tenants = Tenants(database, welcome, issuers)
         self.counts = counts
         self._credential_dirs = credential_dirs
+        self._signature_of = signature_of
         self._database = database
         self._wake = wake
         self._welcome = welcome
@@ -138,6 +146,7 @@ class Desk:
             row = _require_released(tx, name)
             manifest = registry.resolve(tx, reference)
             wanted = _with_model(row.resource, reference, strategy)
+            self._check_rules(wanted, manifest)
             change = compare(row.resource, wanted)
             record = _record_of(tx, name)
             restart = record is not None and _came_back(record, manifest)
@@ -192,9 +201,21 @@ class Desk:
         for reference in list_references(resource):
             manifest = registry.resolve(tx, reference)
             if reference == resource.spec.model:
-                _check_rules(resource, manifest)
+                self._check_rules(resource, manifest)
         row = endpoints.get(tx, resource.metadata.name)
         return compare(None if row is None or row.deleting else row.resource, resource)
+
+    def _check_rules(self, resource: Endpoint, manifest: Manifest) -> None:
+        """Raise `InvalidResource` where rules or redacted fields do not fit what the version says that it takes. Most
+        versions say so only once they run."""
+        signature = manifest.signature or self._signature_of(manifest.digest)
+        if signature is None:
+            return
+        rules = resource.spec.schema
+        why = "" if rules is None else explain_misfit(rules, signature)
+        why = why or explain_unknown_fields(resource.spec.log.redact, signature)
+        if why:
+            raise InvalidResource(f"endpoint {resource.metadata.name!r}: spec.{why}")
 
     def _wake_after(self, changes: Sequence[Change]) -> None:
         changed = {change.kind for change in changes if change.action != "unchanged"}
@@ -212,14 +233,6 @@ def _require(tx: Connection, name: str) -> EndpointRow:
         known = [other.name for other in endpoints.list_(tx) if not other.deleting]
         raise NotFound(f'endpoint "{name}" is not known here{suggest(name, known)}; see: hyperion get endpoints')
     return row
-
-
-def _check_rules(resource: Endpoint, manifest: Manifest) -> None:
-    """Raise `InvalidResource` where the rules do not fit what the version says that it takes. Most say nothing before
-    they are loaded."""
-    rules = resource.spec.schema
-    if rules is not None and manifest.signature is not None and (why := explain_misfit(rules, manifest.signature)):
-        raise InvalidResource(f"spec.{why}")
 
 
 def _check_circles(tx: Connection, given: Sequence[Resource]) -> None:

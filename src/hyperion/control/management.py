@@ -14,6 +14,7 @@ from hyperion.fleet.messages import Child
 from hyperion.policy.placement import BROKEN, LOADING, SERVED, UNLOADED
 from hyperion.schema.config import ControlConfig
 from hyperion.schema.errors import HyperionError, ModelRefused, NotReady, UnknownModel, Unsupported
+from hyperion.schema.model import Signature
 from hyperion.schema.snapshot import Snapshot
 from hyperion.wire import link
 
@@ -73,6 +74,14 @@ class Management:
     def snapshot(self) -> Snapshot:
         """What the gateways are told to serve."""
         return self._loop.publisher.snapshot
+
+    def signature_of(self, digest: str) -> Signature | None:
+        """What a version of that digest takes and gives, if one is served. Safe to call from any thread."""
+        for model in self.snapshot().models:
+            for version in model.versions:
+                if version.digest == digest:
+                    return version.signature
+        return None
 
     def children(self) -> tuple[Child, ...]:
         """Every child of the supervisor as last seen."""

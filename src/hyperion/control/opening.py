@@ -113,6 +113,7 @@ class Store:
             Jobs(self.database, master),
             BatchDesk(self.database, self._config, written_batches),
             self._config.credential_dirs,
+            management.signature_of,
         )
 
     def standing(self) -> tuple[bool, int | None]:

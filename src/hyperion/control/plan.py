@@ -15,6 +15,7 @@ from hyperion.schema.config import RunnerConfig, SandboxMode
 from hyperion.schema.model import ModelSpec
 from hyperion.schema.registry import VerifiedSpec
 from hyperion.store.desired import DesiredModel
+from hyperion.wire.frame_headers import Hello
 
 LISTED_FILES = 100
 
@@ -47,7 +48,9 @@ def want_models(rows: Iterable[DesiredModel], memory: Memory) -> list[WantedMode
 def see_replicas(
     runners: Sequence[tuple[Child, RunnerConfig]], probed: Mapping[str, object]
 ) -> tuple[SeenReplica, ...]:
-    """Return the fleet's runners as the policy wants them; `probed` holds the names of those that were reached."""
+    """Return the fleet's runners as the policy wants them; `probed` holds the names of those that were reached, and
+    what they said."""
+    said = {name: hello.signature for name, hello in probed.items() if isinstance(hello, Hello)}
     return tuple(
         SeenReplica(
             name=config.replica,
@@ -58,6 +61,7 @@ def see_replicas(
             state=child.state,
             probed=config.replica in probed,
             reason=child.reason or (child.exit if child.state != READY else ""),
+            signature=said.get(config.replica),
         )
         for child, config in runners
     )

@@ -19,8 +19,10 @@ from hyperion.control.release_book import Change, Desired, Event
 from hyperion.control.release_record import Record
 from hyperion.control.release_view import ReleaseView
 from hyperion.control.specs import protection_of
+from hyperion.policy.constraints import explain_misfit
 from hyperion.policy.placement import BROKEN, SERVED, SeenReplica
 from hyperion.policy.placement_release import ReleasePlacement, WantedTrack, place_release
+from hyperion.policy.redact import explain_unknown_fields
 from hyperion.policy.release.rollout import decide, kept_versions, split_of
 from hyperion.policy.release.settle import is_unsettled
 from hyperion.policy.release.state import OPEN, Command, Observed
@@ -141,6 +143,8 @@ class Look:
         state = record.state
         outcomes = self._place(record).outcomes
         candidate = outcomes.get(state.to_version)
+        judged = CANDIDATE.get(candidate.verdict, "loading") if candidate else "loading"
+        misfit = self._misfit(state.to_version) if judged == "ready" and state.from_version else ""
         stable = outcomes.get(state.from_version)
         rollout = self.desired.endpoint.spec.rollout
         first = state.epochs[0].epoch if state.epochs else state.epoch
@@ -149,8 +153,8 @@ class Look:
             names = [r.name for r in self.seen if r.version == state.to_version]
             smoke = self.sources.probes.smoke(self.name, state.rollout_id, rollout.smoke, names)
         return Observed(
-            candidate=CANDIDATE.get(candidate.verdict, "loading") if candidate else "loading",
-            candidate_reason=candidate.reason if candidate else "",
+            candidate="broken" if misfit else judged,
+            candidate_reason=misfit or (candidate.reason if candidate else ""),
             stable_ready=stable is not None and stable.verdict == SERVED,
             counts=self.sources.evidence.counts(self.name, first),
             pairs=self.sources.evidence.pairs(self.name, first),
@@ -160,6 +164,16 @@ class Look:
             smoke=smoke,
             acknowledged_epoch=self.acknowledged,
         )
+
+    def _misfit(self, version: str) -> str:
+        """Why the endpoint's rules and redacted fields do not fit a version whose replicas run, "" where they do: it
+        would refuse every request that it is given."""
+        spec = self.desired.endpoint.spec
+        for replica in self.seen:
+            if replica.version == version and replica.signature is not None:
+                wrong = "" if spec.schema is None else explain_misfit(spec.schema, replica.signature)
+                return wrong or explain_unknown_fields(spec.log.redact, replica.signature)
+        return ""
 
     def _place(self, record: Record, others: Mapping[str, int] = MappingProxyType({})) -> ReleasePlacement:
         """`others` are versions, with their generations, that are to stay as they are."""

@@ -236,6 +236,8 @@ class Router:
             guard.rules = None if rules is None else Rules(rules, default.signature, model.redact)
         problem = self._problem_of(model, default.signature)
         if problem:
+            if self.rejected.get(model.name) != problem:
+                self._log.write("error", "endpoint is not as its resource says", endpoint=model.name, error=problem)
             rejected[model.name] = problem
         for pool in versions.values():
             pool.follow_breaker(model.protection.breaker)

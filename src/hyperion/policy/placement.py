@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from hyperion.schema.model import Signature
 from hyperion.schema.snapshot import ModelState
 
 STARTING, READY, BACKOFF, STOPPING, FAILED = "starting", "ready", "backoff", "stopping", "failed"
@@ -38,7 +39,8 @@ class WantedModel(Struct, frozen=True):
 
 
 class SeenReplica(Struct, frozen=True):
-    """A replica as the fleet sees it. `probed` says that it has served its signature at least once."""
+    """A replica as the fleet sees it. `probed` says that it has served its signature at least once, which `signature`
+    is where it is to be judged."""
 
     name: str
     model: str
@@ -48,6 +50,7 @@ class SeenReplica(Struct, frozen=True):
     state: str
     probed: bool = False
     reason: str = ""
+    signature: Signature | None = None
 
 
 class NewReplica(Struct, frozen=True):
