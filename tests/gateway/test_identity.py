@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import hmac
 import json
@@ -16,7 +17,7 @@ from hyperion.gateway.front.door import Door
 from hyperion.gateway.front.identity import AUTHORIZATION, Identities
 from hyperion.gateway.limits.book import LimitBook
 from hyperion.schema.errors import Forbidden, Unauthenticated
-from hyperion.schema.protect import Access, Directory, IssuerRecord, KeyRecord, Protection, TenantRecord
+from hyperion.schema.protect import Access, Directory, EndpointLimits, IssuerRecord, KeyRecord, Protection, TenantRecord
 from hyperion.schema.snapshot import ServedVersion
 from tests.gateway.serving import Serving, get, infer, on_uvloop, request, serving
 from tests.oidc_issuer import AUDIENCE, OidcIssuer, SigningKey, encode, make_token
@@ -148,6 +149,34 @@ async def test_metrics_name_every_endpoint_so_they_are_for_those_who_may_read(ob
         said = {scope: (await gateway.ask(get("/metrics", **bearer(f"hyp_{scope}")))).status for scope in scopes}
         assert said == {"infer": 403, "read": 200, "deploy": 200, "admin": 200}
         assert (await gateway.ask(get("/metrics"))).status == 401
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"/v2/models/obedient/{verb}" for verb in ("infer", "generate", "generate_stream")),
+        *("/v1/models/obedient:predict", "/invocations", "/v2/models/nobody/infer", "/v2/repository/index"),
+        *("/v2/repository/models/obedient/load", "/v2/repository/models/obedient/unload"),
+    ],
+)
+@on_uvloop
+async def test_nothing_is_unpacked_for_those_who_may_not_ask(obedient: ServedVersion, path: str) -> None:
+    async with serving(require_auth=True) as gateway:
+        await gateway.protect(("obedient", obedient), directory=Directory(keys=(key(),)))
+        packed = {"content_encoding": "gzip"}
+        assert (await gateway.ask(request(b"no gzip at all", path, **packed))).status == 401
+        asked = await gateway.ask(request(b"no gzip at all", path, **packed, **bearer(SECRET)))
+        assert asked.status == (403 if path.endswith("load") else 404 if "nobody" in path else 400)
+
+
+@on_uvloop
+async def test_a_packed_request_counts_once(obedient: ServedVersion) -> None:
+    async with serving() as gateway:
+        limits = EndpointLimits(requests_per_second=0.001, burst=2)
+        await gateway.protect(("obedient", obedient), protection=Protection(limits=limits))
+        body = infer("echo a").partition(b"\r\n\r\n")[2]
+        packed = request(gzip.compress(body), content_encoding="gzip")
+        assert [(await gateway.ask(packed)).status for _ in range(3)] == [200, 200, 429]
 
 
 @pytest.mark.parametrize("elsewhere", ["origin", "forwarded", "x_forwarded_for"])

@@ -85,7 +85,9 @@ class HttpJobs:
         model = target.model or self._only_model()
         exchange.model = model
         pool = self._pipeline.find(model, target.version, headers, peer)
-        visit = None if pool.guard is None else pool.guard.enter(headers, peer)
+        visit = exchange.visit
+        if visit is None and pool.guard is not None:
+            visit = pool.guard.enter(headers, peer)
         tenant = self._identify(headers, peer).tenant
         later = prefers_async(headers.get(PREFER, b""))
 

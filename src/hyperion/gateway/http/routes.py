@@ -52,6 +52,7 @@ MAX_TIMEOUT_MS: Final = 86_400_000
 POSTS: Final = frozenset(
     ("infer", "predict", "generate", "generate_stream", "invocations", "index", "load", "unload")
 )  # fmt: skip
+REPOSITORY: Final = {"index": "", "load": "deploy", "unload": "deploy"}  # POSTs that are no inference, and their scopes
 
 Scrape = Callable[[], Awaitable[bytes]]
 Handler = Callable[[Exchange, Target], None]
@@ -88,9 +89,9 @@ class HttpRoutes:
             "model_ready": self._model_ready,
             "v1_model": self._v1_model,
             "ping": self._ping,
-            "index": self._for("", self._index),
-            "load": self._for("deploy", self._load),
-            "unload": self._for("deploy", self._load),
+            "index": self._for(REPOSITORY["index"], self._index),
+            "load": self._for(REPOSITORY["load"], self._load),
+            "unload": self._for(REPOSITORY["unload"], self._load),
             "metrics": self._for("read", self._metrics),
         }
 
@@ -108,7 +109,8 @@ class HttpRoutes:
                 raise MethodNotAllowed(f"{_text(method)} is not allowed here; use GET")
             exchange.model = target.model
             encoding = exchange.headers.get(b"content-encoding")
-            if encoding is not None:
+            if encoding is not None and target.route in POSTS:
+                self._let_in(exchange, target)  # before it costs anything to unpack
                 exchange.body = inflate(exchange.body, encoding, self._limits.max_body_bytes)
             elif type(exchange.body) is not bytes and not _takes_views(exchange, target):
                 exchange.body = bytes(exchange.body)  # what reads JSON wants it so; binary tensors stay where they are
@@ -134,6 +136,15 @@ class HttpRoutes:
             handler(exchange, target)
 
         return guarded
+
+    def _let_in(self, exchange: Exchange, target: Target) -> None:
+        """Refuses a POST of somebody who may not ask for anything there."""
+        scope = REPOSITORY.get(target.route)
+        if scope is not None:
+            self._pipeline.check_right(scope, exchange.headers, exchange.connection.peer)
+        else:
+            exchange.model = target.model or self._only_model()
+            self._enter(exchange, exchange.model, target.version)
 
     def _check_text(self, exchange: Exchange, target: Target) -> None:
         """Raises TooLarge where more text would have to be parsed than the other connections can wait for."""
