@@ -167,6 +167,14 @@ def test_a_call_without_deadline_or_header_leaves_both_to_the_endpoint(served: S
     assert served.pipeline.submitted[-1]["timeout_ns"] == 250_000_000
 
 
+@pytest.mark.parametrize("name", ["authorization", "x-hyperion-tenant"])
+def test_who_asks_is_said_once(channel: Any, name: str) -> None:
+    error = refusal(channel, a_request(), metadata=((name, "one"), (name, "another")))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert f'"{name}" is there twice' in error.details()
+    infer(channel, a_request(), metadata=((name, "one"), ("x-other", "one"), ("x-other", "another")))
+
+
 @pytest.mark.parametrize(
     "header", [("x-request-timeout-ms", "0"), ("x-request-timeout-ms", "1e3"), ("x-hyperion-priority", "10")]
 )

@@ -15,6 +15,8 @@ MAX_PRIORITY: Final = 9
 MAX_ID: Final = 128
 ENCODINGS: Final = frozenset((b"", b"identity", b"gzip", b"deflate"))
 _CONTENT_TYPE: Final = b"application/grpc"
+# A proxy that looks at one of two while we look at the other would let in whom it means to keep out.
+_ONCE: Final = (b"authorization", b"x-hyperion-tenant")
 
 
 class CallHead(Struct, frozen=True):
@@ -56,6 +58,8 @@ def read_head(fields: Fields) -> CallHead:
     try:
         if len(fields) > MAX_FIELDS or list_bytes(fields) > MAX_LIST_BYTES:
             raise HeadersTooLarge(f"the metadata is over the limit of {MAX_FIELDS} fields or {MAX_LIST_BYTES} bytes")
+        if len(given) < len(fields):
+            _check_once(fields)
         encoding = given.get(b"grpc-encoding", b"").lower()
         if encoding not in ENCODINGS:
             name = encoding[:40].decode("latin-1")
@@ -71,6 +75,13 @@ def read_head(fields: Fields) -> CallHead:
     except HyperionError as error:
         return CallHead(path, content_length, 0, error.with_traceback(None), request_id)
     return CallHead(path, content_length, 0, None, request_id, timeout_ns, deadline_ns, priority, encoding, given)
+
+
+def _check_once(fields: Fields) -> None:
+    """Refuses two fields of a name that says who asks."""
+    for once in _ONCE:
+        if sum(name == once for name, _ in fields) > 1:
+            raise MalformedRequest(f'metadata "{once.decode()}" is there twice')
 
 
 def clean_id(given: str) -> str:
