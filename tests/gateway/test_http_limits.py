@@ -306,6 +306,30 @@ async def test_a_draining_edge_answers_what_it_has_and_closes(
                 assert (await newcomer.answer()).status == 503
 
 
+@on_uvloop
+async def test_a_draining_edge_says_with_the_answer_that_was_asked_for_before_that_it_closes(
+    obedient: ServedVersion, new_fifo: Callable[[], Fifo]
+) -> None:
+    async with serving(("obedient", obedient)) as gateway:
+        with await gateway.connect() as busy, await gateway.connect() as streams:
+            first, second = new_fifo(), new_fifo()
+            streams.send(generate(f"gated:{second.name}:1"))
+            await second.reached()
+            busy.send(infer("x"), infer(first.command))
+            await gateway.until(lambda: gateway.pool().queue_state().running_rows == 3)
+            gateway.edge.drain()
+            second.release()
+            status, headers = await streams.head()
+            assert (status, headers["connection"]) == (200, "close")
+            await first.reached()
+            first.release()
+            assert "connection" not in (await busy.answer()).headers
+            assert (await busy.answer()).headers["connection"] == "close"
+            assert await busy.rest() == b""
+            assert (await streams.rest()).endswith(b"0\r\n\r\n")
+            await gateway.edge.empty.wait()
+
+
 async def stalled_beside(gateway: Serving, data: bytes) -> Client:
     """As `stalled`, with other connections there."""
     client = await gateway.connect()

@@ -204,6 +204,24 @@ async def test_a_request_that_does_not_fit_is_told_why(
             assert (await client.ask(infer("good"))).said == ["good"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/v2/models/obedient/infer", "POST"),
+        ("OPTIONS", "/v2/models/obedient/infer", "POST"),
+        ("POST", "/v2/health/ready", "GET, HEAD"),
+        ("PUT", "/v2/jobs/1", "GET, HEAD, DELETE"),
+    ],
+)
+@on_uvloop
+async def test_a_method_that_is_not_allowed_is_told_which_are(
+    obedient: ServedVersion, method: str, path: str, allowed: str
+) -> None:
+    async with serving(("obedient", obedient)) as gateway:
+        answer = await gateway.ask(request(b"", path, method))
+        assert (answer.status, answer.headers["allow"].upper()) == (405, allowed)
+
+
 @pytest.mark.interpreted
 @on_uvloop
 async def test_a_bug_of_ours_costs_its_request_and_shows_only_an_id(

@@ -357,13 +357,22 @@ async def test_a_gateway_serves_its_last_good_snapshot_and_leaves_on_sigterm_aft
         fifo = new_fifo()
         client.send(infer(fifo.command))
         await fifo.reached()
+        waiter = Client(*await asyncio.open_connection("127.0.0.1", port))
+        await waiter.ask(get("/v2/health/ready"))
+        waiter.send(get("/v2/health/ready")[:-2])
+        while not any(one._in_head for one in running.gateway._edge.connections):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
         os.kill(os.getpid(), signal.SIGTERM)
         while not running.gateway._edge.draining:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
         assert not running.ended.done()
+        waiter.send(b"\r\n")
+        ready = await waiter.answer()
+        assert (ready.status, ready.headers["connection"]) == (503, "close")
         fifo.release()
-        assert (await client.answer()).said == [fifo.command]
-        client.leave()
+        last = await client.answer()
+        assert (last.said, last.headers["connection"]) == ([fifo.command], "close")
+        assert await client.rest() == b""  # it waits for no client to leave
         assert await running.ended == 0
 
 

@@ -126,7 +126,8 @@ async def test_a_stream_past_its_deadline_is_told_so_in_the_stream(
 async def test_a_stream_to_an_old_client_ends_with_its_connection(obedient: ServedVersion) -> None:
     async with serving(("obedient", obedient)) as gateway:
         with await gateway.connect() as client:
-            client.send(generate("count:2").replace(b"HTTP/1.1", b"HTTP/1.0"))
+            old = generate("count:2").replace(b"HTTP/1.1\r\n", b"HTTP/1.0\r\nconnection: keep-alive\r\n")
+            client.send(old)
             _status, headers = await client.head()
             assert headers["connection"] == "close"
             assert (await client.rest()).count(b"data: ") == 2

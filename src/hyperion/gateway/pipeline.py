@@ -62,7 +62,8 @@ class Pipeline:
         self._id_start = f"{id_prefix}0"
         self._id_index = 0
         self.starting = False  # an edge does not listen yet
-        self.draining = False
+        self.leaving = False  # nobody new is let in; who is there is still answered
+        self.draining = False  # not any more
 
     # --- calls ---
 
@@ -274,7 +275,7 @@ class Pipeline:
 
     def is_ready(self) -> bool:
         """Whether every edge listens and the models are ready."""
-        return not (self.starting or self.draining) and self.are_models_ready()
+        return not (self.starting or self.leaving or self.draining) and self.are_models_ready()
 
     def are_models_ready(self) -> bool:
         """Whether a snapshot is there, nothing is being loaded for the first time, and every model served has a replica

@@ -247,6 +247,7 @@ class Gateway:
 
     async def _drain(self, acceptor: Acceptor, grpc: "GrpcEdge | None") -> None:
         """Stops accepting, lets every open request end, within `drain_s`."""
+        self._pipeline.leaving = True
         acceptor.close()
         self._edge.drain()
         ends_s = asyncio.get_running_loop().time() + self._config.drain_s

@@ -21,6 +21,7 @@ BINARY: Final = b"application/octet-stream"
 MAX_UNSENT_BYTES: Final = 8 << 20  # of a stream whose caller does not read
 MAX_HEADS: Final = 1024
 OK_LINE: Final = status_line(200)
+KEPT_OPEN: Final = b"\r\nconnection: keep-alive"  # what HTTP/1.0 has to be told
 REQUEST_ID: Final = b"\r\nx-request-id: "
 
 Encode = Callable[[InferenceAnswer], bytes]
@@ -117,6 +118,11 @@ class Exchange:
         self.says_when = False
         self.visit: Visit | None = None
 
+    def close_after(self) -> None:
+        """The connection ends with this answer."""
+        self.keep_alive = False
+        self.fields = self.fields.replace(KEPT_OPEN, b"")
+
     # --- Reply ---
 
     @property
@@ -193,6 +199,8 @@ class Exchange:
     def _stream(self, event: bytes, answer: InferenceAnswer) -> None:
         if not self.started:
             self.started = True
+            if not self.chunked:
+                self.close_after()
             head = (
                 b"HTTP/1.1 200 OK\r\ndate: %b\r\nx-request-id: %b\r\ncontent-type: text/event-stream\r\n"
                 b"cache-control: no-store\r\n%b"
@@ -203,8 +211,7 @@ class Exchange:
             )
             if self.chunked:
                 head += b"transfer-encoding: chunked\r\n"
-            if not self.chunked or not self.keep_alive:
-                self.keep_alive = False
+            if not self.keep_alive:
                 head += b"connection: close\r\n"
             self.connection.write_part(self, head + b"\r\n")
         if event:

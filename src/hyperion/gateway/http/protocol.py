@@ -15,7 +15,7 @@ from typing import Final, cast
 import httptools
 
 from hyperion.gateway.front.caller import UNKNOWN_PEER
-from hyperion.gateway.http.exchange import Exchange
+from hyperion.gateway.http.exchange import KEPT_OPEN, Exchange
 from hyperion.gateway.http.known import KnownHead, clean_id, find_body, learn_head
 from hyperion.gateway.http.large_body import SMALLEST_BYTES, BodyMemory, BodyReceiver
 from hyperion.gateway.http.refusals import Refusals
@@ -95,7 +95,7 @@ class HttpEdge:
         self.draining = True
         self.look_if_empty()
         for connection in tuple(self.connections):
-            connection.close_if_idle()
+            connection.drain()
 
 
 class HttpConnection:
@@ -397,9 +397,13 @@ class HttpConnection:
         if parser.should_upgrade() and parser.get_method() != b"CONNECT":
             return
         exchange = Exchange(self, parser.get_method(), self._url, headers, time.monotonic_ns())
-        exchange.keep_alive = parser.should_keep_alive() and not parser.should_upgrade() and not self.edge.draining
         version = parser.get_http_version()
         self.http_11 = version == "1.1"
+        exchange.keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        if self.edge.draining:
+            self._let_follow(exchange)
+        elif exchange.keep_alive and not self.http_11:
+            exchange.fields = KEPT_OPEN
         given = headers.get(b"x-request-id")
         exchange.request_id = (given and clean_id(given)) or self.edge.new_request_id()
         self._exchange = exchange
@@ -447,6 +451,13 @@ class HttpConnection:
     def on_message_complete(self) -> None:
         body = self._body
         self._complete(body[0] if len(body) == 1 else b"".join(body))
+
+    def _let_follow(self, exchange: Exchange) -> None:
+        """While the edge drains, the newest exchange of a connection is its last one."""
+        exchange.keep_alive = False
+        if self._exchanges:
+            before = self._exchanges[-1]
+            before.keep_alive = before.ended or before.chunked or not before.started
 
     def _complete(self, body: Buffer) -> None:
         """Serves the request that has now arrived whole."""
@@ -518,7 +529,7 @@ class HttpConnection:
         self._forget_body()
         exchange = self._exchange or Exchange(self, b"", b"", {}, time.monotonic_ns())
         self._exchange = None
-        exchange.keep_alive = False
+        exchange.close_after()
         exchange.request_id = exchange.request_id or self.edge.new_request_id()
         self._exchanges.append(exchange)
         self.edge.refused(exchange, error)
@@ -556,6 +567,15 @@ class HttpConnection:
             if self._reading:
                 self._stop(ClientTooSlow("the request did not arrive in time; send it faster"))
         elif not self._exchanges:
+            self.close_if_idle()
+
+    def drain(self) -> None:
+        """Closes after the answer to what is there or arriving, which says so; now if there is nothing."""
+        if self._exchange is not None:
+            self._exchange.close_after()
+        elif self._exchanges and not self._in_head:
+            self._exchanges[-1].close_after()
+        else:
             self.close_if_idle()
 
     def close_if_idle(self) -> None:

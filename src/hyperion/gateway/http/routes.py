@@ -104,9 +104,9 @@ class HttpRoutes:
             method = exchange.method
             if target.route in POSTS:
                 if method != b"POST":
-                    raise MethodNotAllowed(f"{_text(method)} is not allowed here; use POST")
+                    raise _not_allowed(method, "POST")
             elif method != b"GET" and method != b"HEAD" and (target.route != "job" or method != b"DELETE"):
-                raise MethodNotAllowed(f"{_text(method)} is not allowed here; use GET")
+                raise _not_allowed(method, "GET, HEAD, DELETE" if target.route == "job" else "GET, HEAD")
             exchange.model = target.model
             encoding = exchange.headers.get(b"content-encoding")
             if encoding is not None and target.route in POSTS:
@@ -394,6 +394,12 @@ def _number(value: bytes, name: str, largest: int, smallest: int = 0) -> int:
             f'header "{name}": expected a number from {smallest} to {largest}, got "{_text(value)[:40]}"'
         )
     return int(value)
+
+
+def _not_allowed(method: bytes, allowed: str) -> MethodNotAllowed:
+    """The refusal, with the field that RFC 9110 (15.5.6) asks of it."""
+    use = allowed.partition(",")[0]
+    return MethodNotAllowed(f"{_text(method)} is not allowed here; use {use}", fields=((b"allow", allowed.encode()),))
 
 
 def _text(value: bytes) -> str:
