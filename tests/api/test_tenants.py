@@ -1,6 +1,7 @@
 """Tenants, issuers and keys over the management API: what is stored, who may, what is refused, and why."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -148,6 +149,17 @@ def test_a_tenant_stays_while_somebody_can_come_in_as_it(platform: Platform) -> 
     assert "hyperion delete issuer ours" in platform.ask("tenants/full", method="DELETE").json()["detail"]
     platform.ask("issuers/ours", method="DELETE")
     assert platform.ask("tenants/full", method="DELETE").status == 200
+
+
+def test_an_issuer_whose_tokens_nobody_here_can_check_is_refused(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "joserfc", None)  # as if it were not installed
+    for path in ("issuers", "issuers?dry_run=true", "resources"):
+        answer = platform.ask(path, issuer("unchecked"))
+        assert (answer.status, answer.json()["code"]) == (501, "missing_extra")
+        assert "hyperion-inference[oidc]" in answer.json()["detail"]
+    assert platform.ask("tenants", tenant("checked")).status == 200
 
 
 def test_lists_come_in_pages_with_their_status(platform: Platform) -> None:

@@ -1,11 +1,12 @@
 """The verbs over tenants and issuers. Part of the desk."""
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from hyperion.schema.errors import Conflict, NotFound
+from hyperion.schema.errors import Conflict, MissingExtra, NotFound
 from hyperion.schema.resource import Issuer, Resource, Tenant
 from hyperion.store import issuer_keys, resources, tokens
 from hyperion.store.changes import Change, compare, delete
@@ -65,7 +66,9 @@ class Tenants:
 
     def check(self, tx: Connection, given: Sequence[Resource]) -> None:
         """Raise `Conflict` where, with `given` applied, it would not be clear who somebody is: two tenants with one
-        name of a certificate, two issuers with the same tokens."""
+        name of a certificate, two issuers with the same tokens. `MissingExtra` where no token could be checked here."""
+        if any(isinstance(resource, Issuer) for resource in given) and importlib.util.find_spec("joserfc") is None:
+            raise MissingExtra("kind Issuer: tokens need joserfc: pip install 'hyperion-inference[oidc]'")
         owners: dict[str, str] = {}
         for tenant in _with(tx, Tenant, given):
             for name in tenant.spec.certificates:
