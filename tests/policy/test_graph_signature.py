@@ -48,6 +48,19 @@ def test_an_input_that_two_steps_take_is_what_fits_both() -> None:
     assert derived == model([spec("x", -1, 4)], [Y])
 
 
+def test_a_step_may_be_read_by_none_while_the_soft_one_that_reads_it_is_missing() -> None:
+    graph = Graph("pipeline", (A, soft(B), GraphStep("c", model="c@1")))
+    members = {"a": model([X], [H]), "b": model([H], [Y]), "c": model([Y], [Y])}
+    assert derive_signature(graph, members) == model([X], [Y])
+    assert derive_signature(graph, {"a": members["a"], "c": members["c"]}) == model([X, Y], [Y])
+
+
+def test_a_condition_may_ask_for_a_parameter_or_for_an_input_of_its_kind() -> None:
+    for when in ("x > 2.5", "flag == true", 'tier == "gold"'):
+        graph = Graph("switch", (GraphStep("a", model="a@1", when=when), B))
+        assert derive_signature(graph, {"a": model([X], [Y]), "b": model([X], [Y])}) == model([X], [Y])
+
+
 def test_a_switch_gives_what_all_of_its_steps_give() -> None:
     members = {"a": model([X], [Y, H]), "b": model([X], [spec("y", -1, 5)], batched=False)}
     derived = derive_signature(Graph("switch", (A, B)), members)
@@ -132,6 +145,21 @@ def test_labels_can_be_voted_on() -> None:
             Graph("ensemble", (A, B)),
             {name: model([X], [spec("y", -1, datatype="INT64")]) for name in "ab"},
             'output "y" is INT64; only FP16, BF16, FP32, FP64 can be averaged',
+        ),
+        (
+            Graph("pipeline", (A, B)),
+            {"a": model([X], [H]), "b": model([spec("hidden", -1, 8)], [Y])},
+            'no later step reads what step "a" answers (h); name it in one\'s `inputs`',
+        ),
+        (
+            Graph("switch", (GraphStep("a", model="a@1", when='x == "DE"'), B)),
+            {"a": model([X], [Y]), "b": model([X], [Y])},
+            '`when` of step "a": input "x" is FP32, which is never a text',
+        ),
+        (
+            Graph("switch", (GraphStep("a", model="a@1", when="country == 3"), B)),
+            {name: model([spec("country", -1, datatype="BYTES")], [Y]) for name in "ab"},
+            '`when` of step "a": input "country" is BYTES, which is never a number',
         ),
     ],
 )

@@ -6,12 +6,13 @@ import msgspec
 import pytest
 
 from hyperion.schema.errors import InvalidResource
-from hyperion.schema.protect import Graph, GraphStep, Until, Upstream
+from hyperion.schema.protect import DeclaredTensor, Graph, GraphStep, Until, Upstream
 from hyperion.schema.resource import Endpoint
 from hyperion.store.checks.rollout import idle_fields
 from hyperion.store.resource_yaml import read_resource, to_document
 
 HERE = "http://127.0.0.1:8000"
+X = {"name": "x", "datatype": "FP32", "shape": [-1, 4]}
 
 
 def read(**spec: Any) -> Endpoint:
@@ -36,6 +37,9 @@ A, B = {"name": "a", "model": "a@1"}, {"name": "b", "model": "b@1"}
 def test_both_are_read_and_written_again() -> None:
     upstream = read(upstream={"url": HERE, "batch": True}, batching={"max_size": 8}, fallback=[{"model": "small@1"}])
     assert upstream.spec.upstream == Upstream(HERE, batch=True)
+    declared = read(upstream={"url": HERE, "inputs": [X]})
+    assert declared.spec.upstream == Upstream(HERE, inputs=(DeclaredTensor("x", "FP32", (-1, 4)),))
+    assert read_resource(to_document(declared)) == declared
     assert read_resource(to_document(upstream)) == upstream
     cascade = read(**graph("cascade", {**A, "until": {"confidence": 0.8}}, B, output="p"), replicas={"min": 2})
     steps = (GraphStep("a", "a@1", until=Until(0.8)), GraphStep("b", "b@1"))
@@ -80,6 +84,13 @@ def test_places_of_grpc_are_taken(url: str) -> None:
         ({"url": HERE, "ca_file": "/etc/ca"}, "spec.upstream.ca_file: means nothing without TLS"),
         ({"url": HERE, "concurrency": 0}, "spec.upstream.concurrency: expected 1 to 1024, got 0"),
         ({}, 'spec.upstream: the field "url" is missing'),
+        ({"url": HERE, "inputs": [{**X, "datatype": "FLOAT"}]}, "spec.upstream.inputs[0].datatype: "),
+        ({"url": HERE, "inputs": [X, X]}, 'spec.upstream.inputs[1].name: "x" is there twice'),
+        ({"url": HERE, "outputs": [{**X, "name": ""}]}, "spec.upstream.outputs[0].name: expected 1 to 1024 bytes"),
+        ({"url": HERE, "outputs": [{**X, "shape": [-2]}]}, "spec.upstream.outputs[0].shape[0]: expected -1 to"),
+        ({"url": HERE, "inputs": [{**X, "shape": [1] * 9}]}, "spec.upstream.inputs[0].shape: expected up to 8 axes"),
+        ({"url": HERE, "inputs": [{**X, "name": f"x{n}"} for n in range(65)]}, "spec.upstream.inputs: expected up to"),
+        ({"url": HERE, "inputs": [{**X, "dtype": "FP32"}]}, "dtype"),
     ],
 )
 def test_an_upstream_that_cannot_be_is_refused(upstream: dict[str, Any], message: str) -> None:
@@ -149,6 +160,10 @@ def test_all_defaults_may_be_written_out() -> None:
         (graph("cascade", {**A, "until": {"thresholds": [0.5] * 10_001}}, B), "at most 10000"),
         (graph("ensemble", {**A, "weight": 0}, B), "spec.graph.steps[0].weight: expected above 0"),
         (graph("cascade", {**A, "weight": 2}, B), "spec.graph.steps[0].weight: means nothing to a cascade"),
+        (
+            graph("pipeline", {**A, "name": "scale"}, {**B, "inputs": {"x": "scael.y"}}),
+            """spec.graph.steps[1].inputs.x: 'scael.y': no step is called 'scael'; did you mean "scale"?""",
+        ),
         (graph("pipeline", {**A, "inputs": {"x": "b.y"}}, B), "inputs.x: 'b.y' is not there yet: 'b' comes later"),
         (graph("pipeline", {**A, "inputs": {"x": "a.y"}}), "inputs.x: 'a.y' is not there yet"),
         (graph("ensemble", A, {**B, "inputs": {"x": "a.y"}}), "see inputs of the request, not each other's outputs"),

@@ -7,6 +7,7 @@ answers, a switch and a cascade what all of their steps do, an ensemble its memb
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from hyperion.policy.graph.condition import parse_condition
 from hyperion.policy.graph.wiring import find_source, name_output
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.protect import Graph, GraphStep
@@ -38,6 +39,11 @@ def derive_signature(graph: Graph, members: Mapping[str, Signature]) -> Signatur
     if graph.kind == "pipeline" and there[-1] is not graph.steps[-1]:
         raise Unfit(f'step "{graph.steps[-1].name}" is not there, whose outputs are the answer')
     inputs = _derive_inputs(graph, members)
+    if graph.kind == "pipeline" and len(there) == len(graph.steps):
+        _check_all_read(graph, members)
+    for step in graph.steps:
+        if step.when:
+            _check_condition(step, inputs)
     outputs = _see_outputs(there[-1], members)
     if graph.kind == "ensemble":
         outputs = _combine(graph, there, members)
@@ -75,6 +81,28 @@ def _derive_inputs(graph: Graph, members: Mapping[str, Signature]) -> list[Tenso
             _meet(found, spec, where)
         seen[step.name] = {spec.name: spec for spec in _see_outputs(step, members)}
     return list(inputs.values())
+
+
+def _check_all_read(graph: Graph, members: Mapping[str, Signature]) -> None:
+    """What a step answers that no later one reads is lost: most likely an input has another name than the output that
+    it was meant to take, and would be asked of callers."""
+    produced = {step.name: [spec.name for spec in _see_outputs(step, members)] for step in graph.steps}
+    read = set()
+    for index, step in enumerate(graph.steps):
+        before = {one.name: produced[one.name] for one in graph.steps[:index]}
+        read |= {find_source(graph, index, spec.name, before).step for spec in members[step.name].inputs}
+    for step in graph.steps[:-1]:
+        if step.name not in read:
+            has = ", ".join(produced[step.name])
+            raise Unfit(f'no later step reads what step "{step.name}" answers ({has}); name it in one\'s `inputs`')
+
+
+def _check_condition(step: GraphStep, inputs: Sequence[TensorSpec]) -> None:
+    condition = parse_condition(step.when)
+    for spec in inputs:
+        if spec.name == condition.name and isinstance(condition.value, str) != (spec.datatype == "BYTES"):
+            kind = "a text" if isinstance(condition.value, str) else "a number"
+            raise Unfit(f'`when` of step "{step.name}": input "{spec.name}" is {spec.datatype}, which is never {kind}')
 
 
 def _see_outputs(step: GraphStep, members: Mapping[str, Signature]) -> list[TensorSpec]:

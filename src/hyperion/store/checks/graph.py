@@ -8,6 +8,7 @@ from hyperion.policy.graph.condition import parse_condition
 from hyperion.schema.protect import Graph, GraphStep, Until
 from hyperion.store.checks.protection import check_other, check_reference
 from hyperion.store.checks.ranges import Path, Refuse, check_above, check_within
+from hyperion.store.reading import suggest
 
 MAX_STEPS = 32
 MAX_MAPPED = 64
@@ -108,8 +109,10 @@ def _check_maps(graph: Graph, index: int, names: list[str], here: Path, refuse: 
         raise refuse((*here, "outputs"), "two outputs get the same name")
     for tensor, source in step.inputs.items():
         owner, dot, _ = source.partition(".")
-        if not dot or owner not in names:
-            continue  # an input of the request, whose name may have dots
+        if not dot or owner not in names:  # an input of the request, whose name may have dots
+            if dot and graph.kind in _IN_ORDER and (meant := suggest(owner, names[:index])):
+                raise refuse((*here, "inputs", tensor), f"{source[:80]!r}: no step is called {owner[:80]!r}{meant}")
+            continue
         if graph.kind not in _IN_ORDER:
             why = f"the steps of a {graph.kind} see inputs of the request, not each other's outputs"
             raise refuse((*here, "inputs", tensor), f"{source[:80]!r}: {why}")
