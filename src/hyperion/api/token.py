@@ -1,5 +1,6 @@
 """The token of the management API: made at the first start, kept in `HOME/admin-token`, readable by this user only."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -11,14 +12,15 @@ _TOKEN_BYTES = 32
 def ensure_token(home: Path) -> str:
     """Return the home's token, after making it where there is none. Raises `InvalidConfig` if others can read it."""
     path = home / "admin-token"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return read_token(path)
-    with open(descriptor, "w") as file:
-        token = os.urandom(_TOKEN_BYTES).hex()
-        file.write(token + "\n")
-    return token
+    if not path.exists():
+        # It gets its name only when it is whole: several processes make it, and commands wait for it.
+        made = home / f".admin-token-{os.getpid()}"
+        with open(made, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(os.urandom(_TOKEN_BYTES).hex() + "\n")
+        with contextlib.suppress(FileExistsError):  # another was quicker: its token counts
+            os.link(made, path)
+        made.unlink()
+    return read_token(path)
 
 
 def read_token(path: Path) -> str:
