@@ -83,7 +83,7 @@ def ask(cache: ResponseCache, request: Request, now_ns: int) -> tuple[bytes, boo
     """What the caller is told, and if it came from the cache."""
     tenant, digest, call = request
     body = truth(request)  # stands for the bytes on the wire
-    made = cache.front.find(tenant, digest, None, b"", body, now_ns)
+    made = cache.front.find(tenant, digest, "1", None, b"", body, now_ns)
     if made is not None:
         return made.body, True
     key = cache.key(tenant, digest, call, now_ns)
@@ -92,7 +92,7 @@ def ask(cache: ResponseCache, request: Request, now_ns: int) -> tuple[bytes, boo
     entry = cache.get(key, now_ns)
     if entry is not None:
         said = bytes(entry.outputs[0].data)
-        cache.front.keep(entry, tenant, digest, None, b"", body, 1, b"", said, now_ns)
+        cache.front.keep(entry, tenant, digest, "1", None, b"", body, 1, b"", said, now_ns)
         return said, True
     cache.put(key, (Tensor("said", "UINT8", (len(body),), body),), "1", digest, now_ns)
     return body, False

@@ -173,7 +173,7 @@ def test_counted_bytes_are_those_that_python_takes() -> None:
         entry = cache.put(key, outputs(value, 100), "1", DIGEST, 0)
         assert entry is not None
         if value % 2:
-            cache.front.keep(entry, "", DIGEST, MARK, b"", body, 1, b"head: %d\r\n" % value, b"x" * 50 + body, 0)
+            cache.front.keep(entry, "", DIGEST, "1", MARK, b"", body, 1, b"head: %d\r\n" % value, b"x" * 50 + body, 0)
     gc.collect()
     taken = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
@@ -186,13 +186,14 @@ def test_counted_bytes_are_those_that_python_takes() -> None:
 def hit(cache: ResponseCache, value: int, body: bytes, now_ns: int = 0, mark: object = MARK) -> CachedAnswer:
     entry = cache.get(key_of(cache, value), now_ns) or keep(cache, value, now_ns)
     assert entry is not None
-    cache.front.keep(entry, "", DIGEST, mark, b"", body, 1, b"head", b"answer %d" % value, now_ns)
+    cache.front.keep(entry, "", DIGEST, "1", mark, b"", body, 1, b"head", b"answer %d" % value, now_ns)
     return entry
 
 
 def found(cache: ResponseCache, body: object, now_ns: int = 0, mark: object = MARK, **changes: Any) -> bytes | None:
-    about: dict[str, Any] = {"tenant": "", "digest": DIGEST, "json_length": b""} | changes
-    made = cache.front.find(about["tenant"], about["digest"], mark, about["json_length"], body, now_ns)
+    about: dict[str, Any] = {"tenant": "", "digest": DIGEST, "version": "1", "json_length": b""} | changes
+    scope = (about["tenant"], about["digest"], about["version"])
+    made = cache.front.find(*scope, mark, about["json_length"], body, now_ns)
     return None if made is None else made.body
 
 
@@ -211,6 +212,7 @@ def test_the_same_bytes_get_the_same_answer_and_count_as_a_hit() -> None:
         {"body": memoryview(b"one")},
         {"tenant": "other"},
         {"digest": "sha256:" + "cd" * 32},
+        {"version": "2"},
         {"json_length": b"3"},
         {"mark": object()},
         {"now_ns": 31 * SECOND},
@@ -243,17 +245,17 @@ def test_nothing_is_kept_for_an_answer_of_another_model_than_the_one_asked_for()
     cache = make()
     entry = keep(cache, 1)
     assert entry is not None
-    cache.front.keep(entry, "", "sha256:other", MARK, b"", b"one", 1, b"", b"", 0)
+    cache.front.keep(entry, "", "sha256:other", "1", MARK, b"", b"one", 1, b"", b"", 0)
     assert not cache.front.answers
 
 
 def test_nothing_is_kept_for_an_entry_that_has_gone_or_for_large_bodies() -> None:
     cache = make()
     entry = hit(cache, 1, b"one")
-    cache.front.keep(entry, "", DIGEST, MARK, b"", bytes(MAX_BODY_BYTES + 1), 1, b"", b"", 0)
+    cache.front.keep(entry, "", DIGEST, "1", MARK, b"", bytes(MAX_BODY_BYTES + 1), 1, b"", b"", 0)
     assert len(cache.front.answers) == 1
     cache.clear()
-    cache.front.keep(entry, "", DIGEST, MARK, b"", b"one", 1, b"", b"", 0)
+    cache.front.keep(entry, "", DIGEST, "1", MARK, b"", b"one", 1, b"", b"", 0)
     assert not cache.front.answers
     assert cache.held_bytes == 0
 
@@ -367,7 +369,7 @@ class CacheMachine(RuleBasedStateMachine):
             assert entry.outputs == made
             assert self.now_ns < made_ns + 5 * SECOND
             body = b"%d" % value
-            self.caches[which].front.keep(entry, "", DIGEST, MARK, b"", body, 1, b"", body, self.now_ns)
+            self.caches[which].front.keep(entry, "", DIGEST, "1", MARK, b"", body, 1, b"", body, self.now_ns)
 
     @rule(which=st.integers(0, 1), value=st.integers(0, 40))
     def find(self, which: int, value: int) -> None:

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from hyperion.gateway.cache.flights import MAX_FOLLOWERS, Flights
 from hyperion.gateway.pending import UNHEARD, PendingCall
@@ -129,6 +130,14 @@ def pool() -> Any:
 
 def codes(*callers: Caller) -> list[list[str]]:
     return [[one.code if isinstance(one, HyperionError) else "ok" for one in caller.heard] for caller in callers]
+
+
+def test_nobody_follows_a_version_of_another_name() -> None:
+    pool, other = Pool(), Pool()
+    other.flights, other.served = pool.flights, replace(SERVED, version="4")  # type: ignore[misc]
+    pool.submit("one", Caller())
+    other.submit("two", Caller())
+    assert [len(one.queue) for one in (pool, other)] == [1, 1]
 
 
 def test_identical_requests_are_computed_once_and_all_answered(pool: Pool) -> None:

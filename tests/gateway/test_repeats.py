@@ -59,6 +59,20 @@ async def test_what_comes_again_is_answered_from_the_cache_and_then_undecoded(ob
 
 
 @on_uvloop
+async def test_an_answer_has_the_name_of_the_version_that_was_asked_where_two_are_the_same_bytes(
+    obedient: ServedVersion,
+) -> None:
+    async with serving(("obedient", obedient)) as gateway:
+        for version in ("1", "2", "1"):
+            served = structs.replace(obedient, version=version)
+            await gateway.protect(("obedient", served), protection=CACHED)
+            answers = [await gateway.ask(infer("again")) for _ in range(3)]
+            assert {one.headers["x-hyperion-model-version"] for one in answers} == {version}
+            assert {one.json()["model_version"] for one in answers} == {version}
+        assert results(gateway) == {"miss": 1.0, "hit": 8.0}
+
+
+@on_uvloop
 async def test_pipelined_repeats_and_others_are_answered_in_order(
     obedient: ServedVersion, new_fifo: Callable[[], Fifo]
 ) -> None:

@@ -75,4 +75,4 @@ class Elsewhere:
             entry = CachedAnswer(key, found, served.version, served.digest, 0)
         if flights is not None:
             flights.answered(pending, found)
-        self._give(pending, entry.answer(pool.model))
+        self._give(pending, entry.answer(pool.model, served.version))

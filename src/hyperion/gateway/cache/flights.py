@@ -62,6 +62,8 @@ class Flights:
         if flight is None:
             self._by_key[key] = self._by_work[pending] = Flight(key, pending, pool)
             return False
+        if flight.pool.served.version != pool.served.version:
+            return False  # the same bytes, but the answer says whose it is
         # One that is more urgent would wait at the leader's place in the queue.
         if len(flight.followers) >= MAX_FOLLOWERS or pending.priority < flight.work.priority:
             return False

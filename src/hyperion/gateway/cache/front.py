@@ -17,7 +17,7 @@ MAX_ANSWER_BYTES: Final = 256 << 10
 MAX_PER_ENTRY: Final = 4  # ways of writing the same request: other blanks, other ids
 FRONT_BYTES: Final = 640  # CPython's own, for an answer and its key
 
-FrontKey = tuple[str, str, bytes, bytes]
+FrontKey = tuple[str, str, str, bytes, bytes]
 
 
 class FrontAnswer:
@@ -33,11 +33,12 @@ class FrontAnswer:
         self.rows: Final = rows
         self.head: Final = head
         self.body: Final = body
-        self.size_bytes: Final = FRONT_BYTES + len(key[3]) + len(head) + len(body)
+        self.size_bytes: Final = FRONT_BYTES + len(key[4]) + len(head) + len(body)
 
 
 class CacheFront:
-    """The answers, by scope, digest of the model, the header Inference-Header-Content-Length (b"": none), and body."""
+    """The answers, by scope, digest and name of the version, the header Inference-Header-Content-Length (b"": none),
+    and body."""
 
     __slots__ = ("_cache", "answers")
 
@@ -46,13 +47,13 @@ class CacheFront:
         self.answers: Final[dict[FrontKey, FrontAnswer]] = {}
 
     def find(
-        self, tenant: str, digest: str, mark: object, json_length: bytes, body: object, now_ns: int
+        self, tenant: str, digest: str, version: str, mark: object, json_length: bytes, body: object, now_ns: int
     ) -> FrontAnswer | None:
-        """The answer to a request with that body, to the model of that digest; counts the hit. None where the request
+        """The answer to a request with that body, to that version; counts the hit. None where the request
         has to be decoded. Ask only while there are `answers`."""
         if type(body) is not bytes:
             return None
-        found = self.answers.get((self._cache.scope(tenant), digest, json_length, body))
+        found = self.answers.get((self._cache.scope(tenant), digest, version, json_length, body))
         if found is None or found.mark is not mark or not self._cache.used_again(found.entry, now_ns):
             return None
         return found
@@ -62,6 +63,7 @@ class CacheFront:
         entry: CachedAnswer,
         tenant: str,
         digest: str,
+        version: str,
         mark: object,
         json_length: bytes,
         request_body: object,
@@ -70,13 +72,13 @@ class CacheFront:
         body: bytes,
         now_ns: int,
     ) -> None:
-        """Remembers how a hit was answered. `digest` is of the model that `find` will be asked for: where another one
+        """Remembers how a hit was answered. `digest` and `version` are what `find` will be asked for: where another one
         answered, its choice depends on more than these bytes, and nothing is kept."""
         if type(request_body) is not bytes or entry.digest != digest:
             return
         if len(request_body) > MAX_BODY_BYTES or len(body) > MAX_ANSWER_BYTES:
             return
-        key = (self._cache.scope(tenant), digest, json_length, request_body)
+        key = (self._cache.scope(tenant), digest, version, json_length, request_body)
         old = self.answers.get(key)
         if old is not None:
             self._forget_one(old)

@@ -31,9 +31,10 @@ class CachedAnswer:
         self.size_bytes = ENTRY_BYTES + sum([TENSOR_BYTES + _size(one.data) for one in outputs])
         self.front: list[Any] | None = None
 
-    def answer(self, model: str, served_by: str = CACHE) -> InferenceAnswer:
-        """What a caller of the endpoint `model` gets. All times are zero: it did not wait, and nothing was computed."""
-        return InferenceAnswer(model, self.version, self.digest, self.outputs, served_by)
+    def answer(self, model: str, version: str = "") -> InferenceAnswer:
+        """What a caller of the endpoint `model` gets, who asked `version` ("": that which gave the answer; two versions
+        may be the same bytes). All times are zero: it did not wait, and nothing was computed."""
+        return InferenceAnswer(model, version or self.version, self.digest, self.outputs, CACHE)
 
 
 def _size(data: Buffer) -> int:

@@ -103,7 +103,7 @@ class Visit:
                 return False
             found = cache.get(key, now_ns)
             if found is not None:
-                guard.give(pending, found.answer(pool.model))
+                guard.give(pending, found.answer(pool.model, pool.served.version))
                 return True
         if flights is not None and flights.join(key, pending, pool):
             if cache is not None:

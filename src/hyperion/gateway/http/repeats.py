@@ -33,9 +33,9 @@ class Repeats:
             return False
         if pool.watch is not None and pool.watch.judged:
             return False
-        tenant, digest = visit.caller.tenant, pool.served.digest
+        tenant, served = visit.caller.tenant, pool.served
         now_ns = time.monotonic_ns()
-        made = cache.front.find(tenant, digest, pool.watch, json_length, exchange.body, now_ns)
+        made = cache.front.find(tenant, served.digest, served.version, pool.watch, json_length, exchange.body, now_ns)
         if made is None:
             return False
         limiter = visit.guard.limiter
@@ -62,14 +62,26 @@ class Repeats:
         cache = None if visit is None else visit.guard.cache
         if visit is None or cache is None or pending is None or form is None:
             return
-        if not pending.done or visit.key == BYPASSED:
-            return  # it is being computed
+        served = pool.served
+        if not pending.done or visit.key == BYPASSED or pending.served != served.version:
+            return  # it is being computed, or a split chose another version
         entry, now_ns = cache.last_good(visit.key), time.monotonic_ns()
         if entry is None or now_ns >= entry.ends_ns:
             return  # somebody else had to answer
         try:
-            head, answer = encode_again(entry.answer(pool.model), form)
+            head, answer = encode_again(entry.answer(pool.model, served.version), form)
         except HyperionError:
             return  # nor could this one's caller be told: no JSON carries it
-        tenant, digest = visit.caller.tenant, pool.served.digest
-        cache.front.keep(entry, tenant, digest, pool.watch, json_length, body, pending.rows, head, answer, now_ns)
+        cache.front.keep(
+            entry,
+            visit.caller.tenant,
+            served.digest,
+            served.version,
+            pool.watch,
+            json_length,
+            body,
+            pending.rows,
+            head,
+            answer,
+            now_ns,
+        )
