@@ -13,13 +13,14 @@ from typing import Literal
 
 import grpc
 import pytest
+from msgspec.structs import replace
 
 from hyperion.control import upstream_ask
 from hyperion.control.upstream_ask import ask_upstream, read_headers
 from hyperion.control.upstreams import Finding, Upstreams
 from hyperion.schema.errors import InvalidConfig, MissingExtra, UpstreamFailed
 from hyperion.schema.model import Signature, TensorSpec
-from hyperion.schema.protect import Upstream
+from hyperion.schema.protect import DeclaredTensor, Upstream
 from hyperion.wire.http2.frames import (
     DATA,
     END_HEADERS,
@@ -364,3 +365,24 @@ async def test_one_over_grpc_is_not_called_ready_where_gateways_cannot_call_it(m
     monkeypatch.setattr(upstream_ask, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtra, match=r"hyperion-inference\[grpc\]"):
         await ask_upstream(Upstream("grpc://127.0.0.1:9", protocol="oip-grpc", model="m"))
+
+
+async def test_an_upstream_that_describes_nothing_is_served_as_its_resource_declares_it() -> None:
+    far, news = Far(), asyncio.Event()
+    far.answer = ModelMetadata("m", (), ())
+    upstreams = Upstreams(news.set, lambda *_: None, far.ask)
+    bare = Upstream("http://127.0.0.1:9", model="m")
+    x, y = DeclaredTensor("x", "FP32", (-1, 4)), DeclaredTensor("y", "FP32", (-1,))
+
+    async def found(upstream: Upstream) -> Finding:
+        news.clear()
+        upstreams.follow({"far": upstream})
+        await asyncio.wait_for(news.wait(), 60)
+        return upstreams.find("far")
+
+    assert (await found(bare)).reason == "its metadata names no inputs: say them in spec.upstream.inputs"
+    assert (await found(replace(bare, inputs=(x,)))).reason.endswith("say them in spec.upstream.outputs")
+    whole = await found(replace(bare, inputs=(x,), outputs=(y,)))
+    assert whole.known is not None
+    assert (whole.known.signature, whole.reason) == (SIGNATURE, "")
+    upstreams.follow({})

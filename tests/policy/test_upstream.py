@@ -5,12 +5,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from hyperion.policy.upstream import LOOK_S, make_digest, make_signature, pause_s
+from hyperion.policy.upstream import LOOK_S, choose_tensors, make_digest, make_signature, pause_s
+from hyperion.schema.errors import UpstreamFailed
 from hyperion.schema.model import Signature, TensorSpec
-from hyperion.schema.protect import Upstream
+from hyperion.schema.protect import DeclaredTensor, Upstream
 
 X, Y = TensorSpec("x", "FP32", (-1, 4)), TensorSpec("y", "FP32", (-1,))
 HERE = Upstream("http://127.0.0.1:8000", model="m")
+
+
+def test_what_is_declared_stands_for_what_the_server_says_and_one_of_them_must_say_something() -> None:
+    declared = (DeclaredTensor("z", "INT8", (-1,)),)
+    assert choose_tensors("inputs", (), (X,)) == (X,)
+    assert choose_tensors("inputs", declared, (X,)) == (TensorSpec("z", "INT8", (-1,)),)
+    with pytest.raises(UpstreamFailed, match=r"names no outputs: say them in spec\.upstream\.outputs"):
+        choose_tensors("outputs", (), ())
 
 
 @pytest.mark.parametrize(

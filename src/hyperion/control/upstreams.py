@@ -12,7 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 from hyperion.control.upstream_ask import ask_upstream
-from hyperion.policy.upstream import make_digest, make_signature, pause_s
+from hyperion.policy.upstream import choose_tensors, make_digest, make_signature, pause_s
 from hyperion.schema.errors import HyperionError
 from hyperion.schema.model import Signature
 from hyperion.schema.protect import Upstream
@@ -78,11 +78,14 @@ class Upstreams:
                 failures += 1
             if new != old:
                 self._found[name] = new
-                self._say(f"upstream {name}", f"{name}: its upstream {new.reason or 'answers'}")
+                news = f"cannot be used: {new.reason}" if new.reason else "answers"
+                self._say(f"upstream {name}", f"{name}: its upstream {news}")
                 self._wake()
             await asyncio.sleep(pause_s(failures))
 
 
 def _read(upstream: Upstream, metadata: ModelMetadata) -> Known:
-    signature = make_signature(metadata.inputs, metadata.outputs)
+    inputs = choose_tensors("inputs", upstream.inputs, metadata.inputs)
+    outputs = choose_tensors("outputs", upstream.outputs, metadata.outputs)
+    signature = make_signature(inputs, outputs)
     return Known(signature, metadata.platform, make_digest(upstream, signature, metadata.platform))

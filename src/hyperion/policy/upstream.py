@@ -6,11 +6,28 @@ from typing import Final
 
 import msgspec
 
+from hyperion.schema.errors import UpstreamFailed
 from hyperion.schema.model import Signature, TensorSpec
-from hyperion.schema.protect import Upstream
+from hyperion.schema.protect import DeclaredTensor, Upstream
 
 LOOK_S: Final = 10.0  # how old what is known may be
 FIRST_S: Final = 0.5
+
+
+def choose_tensors(
+    kind: str, declared: Sequence[DeclaredTensor], described: Sequence[TensorSpec]
+) -> Sequence[TensorSpec]:
+    """The inputs or outputs (`kind` says which) of an upstream's model: as the endpoint declares them, or else as the
+    server describes them. Raises `UpstreamFailed` where neither says anything.
+
+    >>> choose_tensors("inputs", (DeclaredTensor("x", "FP32", (-1, 4)),), ())
+    (TensorSpec(name='x', datatype='FP32', shape=(-1, 4)),)
+    """
+    if declared:
+        return tuple([TensorSpec(one.name, one.datatype, one.shape) for one in declared])
+    if not described:
+        raise UpstreamFailed(f"its metadata names no {kind}: say them in spec.upstream.{kind}")
+    return described
 
 
 def make_signature(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> Signature:

@@ -122,9 +122,21 @@ class Fallback(Struct, frozen=True, forbid_unknown_fields=True):
     static: dict[str, Any] | None = None
 
 
+class DeclaredTensor(Struct, frozen=True, forbid_unknown_fields=True):
+    """One input or output of a model, as V2 metadata have it: -1 in `shape` means any length."""
+
+    name: str
+    datatype: Literal[
+        "BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "BF16", "FP32",
+        "FP64", "BYTES",
+    ]  # fmt: skip
+    shape: tuple[int, ...]
+
+
 class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
     """Another server that answers for an endpoint. `model` "" is the endpoint's own name. `headers_from` is a file of
-    `name: value` lines (credentials) that control reads; it is never shown. `batch` lets the gateway merge requests."""
+    `name: value` lines (credentials) that control reads; it is never shown. `batch` lets the gateway merge requests.
+    `inputs` and `outputs` stand for what the server says of its model, which with some is nothing."""
 
     url: str
     protocol: Literal["oip-http", "oip-grpc", "openai"] = "oip-http"
@@ -134,6 +146,8 @@ class Upstream(Struct, frozen=True, forbid_unknown_fields=True):
     concurrency: int = 16
     batch: bool = False
     ca_file: str = ""
+    inputs: tuple[DeclaredTensor, ...] = ()
+    outputs: tuple[DeclaredTensor, ...] = ()
 
 
 class Until(Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,9 +2,10 @@
 nothing to each. Called by `endpoint`; pure."""
 
 import re
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from hyperion.schema.protect import Upstream
+from hyperion.schema.protect import DeclaredTensor, Upstream
 from hyperion.schema.resource import Batching, EndpointSpec, Replicas, Resources, Rollout
 from hyperion.store.checks.graph import check_graph
 from hyperion.store.checks.protection import check_reference
@@ -12,6 +13,10 @@ from hyperion.store.checks.ranges import Path, Refuse, check_within
 
 MAX_URL = 2_048
 MAX_CONCURRENCY = 1_024
+MAX_TENSORS = 64  # these four as in `wire/limits`
+MAX_NAME_BYTES = 1_024
+MAX_RANK = 8
+MAX_ELEMENTS = 1 << 31
 SCHEMES = {"oip-http": ("http", "https"), "oip-grpc": ("grpc", "http", "https")}
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|[0-9A-Fa-f:.]{2,45}")
 _PATH = re.compile(r"(/[A-Za-z0-9._~-]+)*/?")
@@ -66,6 +71,25 @@ def _check_upstream(upstream: Upstream, refuse: Refuse) -> None:
     if upstream.ca_file and not upstream.url.startswith("https:"):
         raise refuse((*at, "ca_file"), "means nothing without TLS; expected an https:// URL")
     check_within(upstream.concurrency, 1, MAX_CONCURRENCY, (*at, "concurrency"), refuse)
+    _check_tensors(upstream.inputs, (*at, "inputs"), refuse)
+    _check_tensors(upstream.outputs, (*at, "outputs"), refuse)
+
+
+def _check_tensors(tensors: Sequence[DeclaredTensor], at: Path, refuse: Refuse) -> None:
+    if len(tensors) > MAX_TENSORS:
+        raise refuse(at, f"expected up to {MAX_TENSORS}, got {len(tensors)}")
+    names: set[str] = set()
+    for index, tensor in enumerate(tensors):
+        here = (*at, index)
+        if not 1 <= len(tensor.name.encode()) <= MAX_NAME_BYTES:
+            raise refuse((*here, "name"), f"expected 1 to {MAX_NAME_BYTES} bytes, got {len(tensor.name.encode())}")
+        if tensor.name in names:
+            raise refuse((*here, "name"), f'"{tensor.name[:80]}" is there twice')
+        names.add(tensor.name)
+        if len(tensor.shape) > MAX_RANK:
+            raise refuse((*here, "shape"), f"expected up to {MAX_RANK} axes, got {len(tensor.shape)}")
+        for axis, size in enumerate(tensor.shape):
+            check_within(size, -1, MAX_ELEMENTS, (*here, "shape", axis), refuse)
 
 
 def _check_url(upstream: Upstream, here: Path, refuse: Refuse) -> None:
