@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from hyperion.cli.command_batch import write_summary
+from hyperion.schema.batch import Summary
 from tests.batch.tables import TinyModels, make_rows, read_ids_and_answers, wait_for_parts, write_table
 from tests.e2e.admin_client import Api
 from tests.e2e.served import Served
@@ -136,3 +138,8 @@ def test_sigkill_of_the_whole_group_loses_and_doubles_no_row_and_leaves_no_proce
     code, _, _ = shell.run(*words)
     assert code == 0
     assert read_ids_and_answers(out) == ANSWERS
+
+
+def test_a_table_without_rows_is_not_said_to_be_scored_before() -> None:
+    done = Summary("out.csv", 0, 0, 0, 0, 0.1, 0.0, "fraud@3", "sha256:0")
+    assert write_summary(done) == "out.csv: the source has no rows"

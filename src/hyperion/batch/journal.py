@@ -5,6 +5,7 @@ A line is on disk only after its part is. A last line that was torn by a crash c
 again, under the same name.
 """
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -17,6 +18,7 @@ from hyperion.schema.errors import Conflict, StorageFailed
 from hyperion.store.blobs.directory import sync_directory
 
 FILE: Final = "journal.jsonl"
+LOCK: Final = "lock"
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,16 +56,8 @@ class FileJournal:
     def __init__(self, directory: Path) -> None:
         """Raises Conflict where another process works there, StorageFailed where it cannot be made."""
         self._path = directory / FILE
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StorageFailed(f"{directory}: cannot be made: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            raise Conflict(f"{directory}: another process is at this run already; wait for it, or stop it") from None
+        while not self._take_lock(directory):
+            continue  # whoever held it has just removed it
         self._file: int = -1
         self.header: Header | None = None
         self.end: End | None = None
@@ -99,9 +93,38 @@ class FileJournal:
             self._file = -1
 
     def close(self) -> None:
-        """Let others work there."""
+        """Let others work there. Where nothing was begun nothing remains."""
         self.stop()
+        if self.header is None:
+            with contextlib.suppress(OSError):  # whatever else lies there is not ours
+                os.unlink(self._path.parent / LOCK)
+                os.rmdir(self._path.parent)
         os.close(self._lock)
+
+    def _take_lock(self, directory: Path) -> bool:
+        """False where the file that was locked is not there any more."""
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageFailed(f"{directory}: cannot be made: {error.strerror}") from error
+        try:
+            self._lock = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise StorageFailed(f"{directory}: cannot be made: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise Conflict(f"{directory}: another process is at this run already; wait for it, or stop it") from None
+        try:
+            if os.path.samestat(os.stat(directory / LOCK), os.fstat(self._lock)):
+                return True
+        except FileNotFoundError:
+            pass
+        os.close(self._lock)
+        return False
 
     def _append(self, word: bytes, record: Struct) -> None:
         if self._file < 0:

@@ -102,9 +102,12 @@ class Lane:
         wanted = self._plan.schema.field(name).type
         if column.type == wanted:
             return column
+        arrow, text = load_arrow(), column.type
         try:
+            if arrow.types.is_string(text) and not arrow.types.is_string(wanted):
+                column = load_arrow("compute").utf8_trim_whitespace(column)  # as when its type was found out
             return column.cast(wanted)
-        except load_arrow().ArrowException as error:
+        except arrow.ArrowException as error:
             raise SchemaMismatch(
                 f'column "{name}", rows {chunk.first} to {chunk.first + chunk.rows - 1}: not all are {wanted}, as its '
                 f"first ones are: {' '.join(str(error).split())[:200]}; leave the column out of keep"

@@ -34,6 +34,8 @@ def open_target(spec: BatchJobSpec, databases: dict[str, str], restart: bool) ->
         raise InvalidConfig(
             f"{spec.target}: expected a name that ends in {', '.join(FORMATS)}, or in / for a directory of parts"
         )
+    if not spec.target.endswith("/") and Path(spec.target).is_dir():
+        raise InvalidConfig(f"{spec.target}: is a directory; say {spec.target}/ to have parts in there")
     target = FileTarget(spec.target, source_format)
     if not restart:
         try:
@@ -55,6 +57,13 @@ def check_pair(spec: BatchJobSpec, databases: dict[str, str]) -> None:
             )
     elif os.path.realpath(spec.source) == os.path.realpath(spec.target):
         raise InvalidConfig(f"{spec.target}: source and target are the same")
+    elif not spec.target.startswith(SQL) and not spec.target.endswith("/"):
+        folder = os.path.dirname(os.path.realpath(spec.target))
+        if os.path.isdir(spec.source) and os.path.realpath(spec.source) == folder:
+            raise InvalidConfig(
+                f"{spec.target}: lies in the directory that is the source, and would be one of its files the next "
+                "time; put it elsewhere"
+            )
 
 
 def find_database(place: str, databases: dict[str, str]) -> str:

@@ -94,6 +94,7 @@ class Run:
         fields = output_fields(outputs)
         kept = choose_kept(spec.keep, source.schema, [name for name, _ in fields])
         schema = _join_schema(source.schema, kept, fields)
+        target.check(schema)
         text = sorted({name for one in inputs for name in one.columns}) if source.from_text else []
         header = Header(self._scorer.asked, self._scorer.model, self._scorer.digest, self._facts())
         if restart or target.header is None or not (target.parts or target.end):

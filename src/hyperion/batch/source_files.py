@@ -2,7 +2,7 @@
 as a stream.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from hyperion.batch.source import Chunk, cut, describe_file, describe_schema, fi
 from hyperion.schema.errors import InvalidConfig, SchemaMismatch, StorageFailed
 
 _READ_BYTES: Final = 4 << 20  # of a column of a row group at a time
-_BLOCK_BYTES: Final = 4 << 20
+_BLOCKS_BYTES: Final = (4 << 20, 64 << 20)  # of text at a time: the larger one where a row does not fit into the other
 
 
 def open_files(source: str, chunk_rows: int) -> "ParquetSource | TextSource":
@@ -103,7 +103,7 @@ class TextSource:
         self.from_text = kind == "csv"
         self._size_bytes = sum(path.stat().st_size for path in files)
         self._read_bytes = 0
-        self.schema = settle_schema(self._open(files[0], None, ())[1].schema)
+        self.schema = settle_schema(self._find_schema(files[0]))
         self.facts = {"files": [describe_file(path) for path in files], "columns": describe_schema(self.schema)}
 
     def fraction(self) -> float:
@@ -112,35 +112,60 @@ class TextSource:
     def read(self, columns: Sequence[str], text: Sequence[str], wanted: Callable[[int], bool]) -> Iterator[Chunk]:
         arrow = load_arrow()
         types = {name: self.schema.field(name).type for name in columns}
+        for name in types.keys() - set(text):
+            if self.from_text and arrow.types.is_binary(types[name]):
+                raise SchemaMismatch(
+                    f'column "{name}" is not UTF-8: convert {self._files[0].name} (iconv -f LATIN1 -t UTF-8), or leave '
+                    "the column out of keep"
+                )
         if self.from_text:
             types |= dict.fromkeys(text, arrow.string())
         index = row = done_bytes = 0
         for path in self._files:
-            try:
-                stream, reader = self._open(path, types, columns)
-                for chunk in cut(reader, self._chunk_rows, index, row):
-                    index, row = chunk.index + 1, chunk.first + chunk.rows
-                    self._read_bytes = done_bytes + (stream.tell() if not stream.closed else path.stat().st_size)
-                    if wanted(chunk.index):
-                        yield chunk
-            except arrow.ArrowException as error:
-                raise SchemaMismatch(f"{path.name}: after row {row}: {_clean(error)}") from error
+            first = row
+            for block_bytes in _BLOCKS_BYTES:
+                try:
+                    stream, reader = self._open(path, types, columns, block_bytes)
+                    for chunk in cut(_skip(reader, row - first), self._chunk_rows, index, row):
+                        index, row = chunk.index + 1, chunk.first + chunk.rows
+                        self._read_bytes = done_bytes + (stream.tell() if not stream.closed else path.stat().st_size)
+                        if wanted(chunk.index):
+                            yield chunk
+                    break
+                except arrow.ArrowException as error:
+                    if not _is_too_large(error) or block_bytes == _BLOCKS_BYTES[-1]:
+                        raise SchemaMismatch(f"{path.name}: after row {row}: {_clean(error)}") from error
             done_bytes += path.stat().st_size
         self._read_bytes = self._size_bytes
 
-    def _open(self, path: Path, types: dict[str, Any] | None, columns: Sequence[str]) -> tuple[Any, Any]:
+    def _find_schema(self, path: Path) -> Any:
+        for block_bytes in _BLOCKS_BYTES:
+            try:
+                return self._open(path, None, (), block_bytes)[1].schema
+            except load_arrow().ArrowException as error:
+                if not _is_too_large(error) or block_bytes == _BLOCKS_BYTES[-1]:
+                    raise SchemaMismatch(f"{path.name}: {_clean(error)}") from error
+        raise AssertionError("unreachable")
+
+    def _open(
+        self, path: Path, types: dict[str, Any] | None, columns: Sequence[str], block_bytes: int
+    ) -> tuple[Any, Any]:
         """The stream of bytes and the reader of record batches. Without `types` they are found out."""
-        arrow = load_arrow()
-        stream = arrow.OSFile(str(path), "rb")
-        try:
-            if self._kind == "csv":
-                return stream, _open_csv(stream, types, columns)
-            return stream, _open_jsonl(stream, types)
-        except arrow.ArrowException as error:
-            raise SchemaMismatch(f"{path.name}: {_clean(error)}") from error
+        stream = load_arrow().OSFile(str(path), "rb")
+        if self._kind == "csv":
+            return stream, _open_csv(stream, types, columns, block_bytes)
+        return stream, _open_jsonl(stream, types, block_bytes)
 
 
-def _open_csv(stream: Any, types: dict[str, Any] | None, columns: Sequence[str]) -> Any:
+def _skip(batches: Iterable[Any], rows: int) -> Iterator[Any]:
+    """The record batches without their first `rows` rows."""
+    for batch in batches:
+        if rows < len(batch):
+            yield batch.slice(rows)
+        rows = max(0, rows - len(batch))
+
+
+def _open_csv(stream: Any, types: dict[str, Any] | None, columns: Sequence[str], block_bytes: int) -> Any:
     csv = load_arrow("csv")
     convert = csv.ConvertOptions(
         column_types=types or {},
@@ -149,17 +174,24 @@ def _open_csv(stream: Any, types: dict[str, Any] | None, columns: Sequence[str])
         strings_can_be_null=True,
     )
     parse = csv.ParseOptions(newlines_in_values=True)
-    return csv.open_csv(stream, csv.ReadOptions(block_size=_BLOCK_BYTES), parse, convert)
+    return csv.open_csv(stream, csv.ReadOptions(block_size=block_bytes), parse, convert)
 
 
-def _open_jsonl(stream: Any, types: dict[str, Any] | None) -> Any:
+def _open_jsonl(stream: Any, types: dict[str, Any] | None, block_bytes: int) -> Any:
     arrow, json = load_arrow(), load_arrow("json")
     if not hasattr(json, "open_json"):
         raise InvalidConfig("this pyarrow cannot read JSONL as a stream; upgrade it: pip install -U pyarrow")
     explicit = arrow.schema(list(types.items())) if types is not None else None
     parse = json.ParseOptions(explicit_schema=explicit, unexpected_field_behavior="ignore" if types else "infer")
-    return json.open_json(stream, json.ReadOptions(block_size=_BLOCK_BYTES), parse)
+    return json.open_json(stream, json.ReadOptions(block_size=block_bytes), parse)
+
+
+def _is_too_large(error: Exception) -> bool:
+    """Whether a row is longer than a block."""
+    return "straddl" in str(error)
 
 
 def _clean(error: Exception) -> str:
+    if _is_too_large(error):
+        return f"a row has more than {_BLOCKS_BYTES[-1] >> 20} MiB; is a quote or a brace not closed?"
     return " ".join(str(error).split())[:300]

@@ -37,6 +37,9 @@ class Target(Protocol):
     def end(self) -> End | None:
         """What the whole is, None before that is there."""
 
+    def check(self, schema: Any) -> None:
+        """Raise SchemaMismatch, naming the column, where rows of that schema cannot be kept here."""
+
     def begin(self, header: Header, schema: Any) -> None:
         """Start anew, in place of whatever was there. `schema` is of the rows to come."""
 

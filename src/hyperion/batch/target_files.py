@@ -4,6 +4,7 @@ joined, and the whole takes its place at once. `OUT/` is a directory in which th
 What remains of a finished run is its journal, so that the same command again finds that there is nothing to do.
 """
 
+import base64
 import contextlib
 import os
 import shutil
@@ -19,7 +20,7 @@ from hyperion.batch.arrow import load_arrow
 from hyperion.batch.journal import End, FileJournal, Header, Part
 from hyperion.batch.source import format_of
 from hyperion.batch.target import RowError
-from hyperion.schema.errors import Conflict, StorageFailed
+from hyperion.schema.errors import Conflict, SchemaMismatch, StorageFailed
 from hyperion.store.blobs.directory import sync_directory
 
 ASIDE: Final = ".hyperion-batch"
@@ -66,10 +67,24 @@ class FileTarget:
         if there and self._journal.header is None:
             raise Conflict(f"{self._path}: is there already, and not from a run like this; --restart replaces it")
 
+    def check(self, schema: Any) -> None:
+        arrow, csv = load_arrow(), load_arrow("csv")
+        for field in schema if self.format == "csv" else ():
+            try:
+                csv.write_csv(arrow.schema([field]).empty_table(), arrow.BufferOutputStream())
+            except arrow.ArrowException as error:
+                raise SchemaMismatch(
+                    f'column "{field.name}" has the type {field.type}, which CSV cannot hold: leave it out of keep, or '
+                    "write Parquet or JSONL"
+                ) from error
+
     def begin(self, header: Header, schema: Any) -> None:
-        if self._journal.header is not None:
-            self._remove_parts()
-        self._journal.begin(header)
+        try:
+            if self._journal.header is not None:
+                self._remove_parts()
+            self._journal.begin(header)
+        except OSError as error:
+            raise StorageFailed(f"{self._path}: cannot be begun: {error.strerror or error}") from error
         self.resume(schema)
 
     def resume(self, schema: Any) -> None:
@@ -140,8 +155,8 @@ class FileTarget:
             options = load_arrow("csv").WriteOptions(include_header=self._in_parts)
             load_arrow("csv").write_csv(table, file, options)
         else:
-            for batch in table.to_batches(1_000):
-                file.write(b"".join(orjson.dumps(row, default=str) + b"\n" for row in batch.to_pylist()))
+            for batch in write_moments(table).to_batches(1_000):
+                file.write(b"".join(orjson.dumps(row, default=_as_json) + b"\n" for row in batch.to_pylist()))
 
     def _write_columns(self, table: Any, file: BinaryIO) -> None:
         if self._in_parts:
@@ -171,6 +186,26 @@ def _choose_encoding(schema: Any) -> dict[str, Any]:
         field.name for field in schema if not types.is_floating(field.type) and not types.is_integer(field.type)
     ]
     return {"use_dictionary": repeating or False}
+
+
+def write_moments(table: Any) -> Any:
+    """The table with moments to the nanosecond as text, which no object of Python's own holds so exactly.
+
+    >>> arrow = load_arrow()
+    >>> write_moments(arrow.table({"at": arrow.array([1], arrow.timestamp("ns", "UTC"))})).to_pylist()
+    [{'at': '1970-01-01T00:00:00.000000001Z'}]
+    """
+    types = load_arrow().types
+    for number, field in enumerate(table.schema):
+        if types.is_timestamp(field.type) and field.type.unit == "ns":
+            text = table.column(number).cast(load_arrow().string())
+            table = table.set_column(number, field.name, load_arrow("compute").replace_substring(text, " ", "T"))
+    return table
+
+
+def _as_json(value: Any) -> str:
+    """What JSON has no form for: bytes in base64, all else as its text."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def _copy_all(paths: Iterable[Path], file: BinaryIO) -> None:

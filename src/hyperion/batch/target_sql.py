@@ -18,7 +18,7 @@ from hyperion.batch.arrow import load_arrow
 from hyperion.batch.journal import End, Header, Part
 from hyperion.batch.source_sql import explain, name_database, open_engine
 from hyperion.batch.target import RowError
-from hyperion.schema.errors import InvalidConfig, StorageFailed
+from hyperion.schema.errors import InvalidConfig, SchemaMismatch, StorageFailed
 
 HEADER, END = -1, -2
 _NOTES: Final = MetaData()
@@ -51,6 +51,15 @@ class SqlTarget:
         self.end: End | None = None
         self.parts: Mapping[int, Part] = {}
         self._try(self._read)
+
+    def check(self, schema: Any) -> None:
+        types = load_arrow().types
+        for field in schema:
+            if types.is_nested(field.type):
+                raise SchemaMismatch(
+                    f'column "{field.name}" has the type {field.type}, which a table of a database cannot hold: leave '
+                    "it out of keep, or write Parquet or JSONL"
+                )
 
     def begin(self, header: Header, schema: Any) -> None:
         """Rows of an earlier run with the same target stay: only whoever owns the table knows which these are."""

@@ -118,7 +118,9 @@ def read_columns(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 def write_summary(summary: Summary) -> str:
     """What was done, in one line or two."""
-    if not summary.scored_rows:
+    if not summary.rows:
+        text = f"{summary.target}: the source has no rows"
+    elif not summary.scored_rows:
         text = f"{summary.target}: nothing to do, all {summary.rows:,} rows were scored before by {summary.model}"
     else:
         before = summary.rows - summary.scored_rows
