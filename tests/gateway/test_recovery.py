@@ -141,6 +141,18 @@ async def test_a_hanging_chain_answers_within_the_deadline() -> None:
 
 
 @on_uvloop
+async def test_no_time_is_kept_for_those_down_the_chain_who_cannot_be_asked() -> None:
+    chain = (Fallback(endpoint="near"), Fallback(endpoint="nobody"))
+    async with bad_upstream() as upstream, bad_upstream() as second, serving() as gateway:
+        await reach(gateway, Protection(fallback=chain), ("far", upstream.served()), ("near", second.served()))
+        upstream.how, upstream.slow_s, second.how = "slow", 1.2, "reset"
+        gateway.pool("near").follow_breaker(Breaker(min_calls=1))
+        assert (await gateway.ask(ask(1).replace(b"/far/", b"/near/"))).status == 502
+        answer = await gateway.ask(ask(1, x_request_timeout_ms=2_000))
+        assert (answer.status, answer.headers.get("x-hyperion-served-by")) == (200, "model"), answer.error
+
+
+@on_uvloop
 async def test_the_first_failure_is_what_the_caller_hears_where_nobody_answers() -> None:
     async with bad_upstream() as upstream, bad_upstream() as second, serving() as gateway:
         chain = (Fallback(endpoint="near"),)

@@ -99,8 +99,14 @@ class Recovery:
         self._open.pop(pending, None)
 
     def later(self, index: int) -> int:
-        """How many steps behind this one compute something."""
-        return len([step for step in self.steps[index + 1 :] if not step.at_hand])
+        """How many steps behind this one compute something, as far as is known now: no time is kept for the others."""
+        return len([step for step in self.steps[index + 1 :] if not step.at_hand and self._reaches(step)])
+
+    def _reaches(self, step: Step) -> bool:
+        try:
+            return self.find(step.model, step.version).reachable
+        except HyperionError:
+            return False
 
     def pay(self, tries: int = 1) -> bool:
         """Whether the budget allows so many more tries; then they are paid."""
