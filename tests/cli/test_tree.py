@@ -56,3 +56,9 @@ def test_a_redis_url_without_redis_py_is_refused_before_anything_starts(monkeypa
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'hyperion-inference\[redis\]'"):
         check_settings(settings, ())
+
+
+def test_a_rate_too_small_to_be_kept_is_refused_before_anything_starts() -> None:
+    with pytest.raises(InvalidConfig, match=r"^--requests-per-second: expected 0 \(none\), or 0.000001 or more"):
+        check_settings(resolve({"requests_per_second": 1e-300}, {}, ()), ())
+    check_settings(resolve({"requests_per_second": 1e-6}, {}, ()), ())

@@ -274,6 +274,48 @@ def test_the_fields_say_all_policies_and_what_is_left_of_the_tightest() -> None:
     assert limiter().headers(ANONYMOUS, START) == []
 
 
+def test_the_fields_say_the_tightest_of_requests_and_rows_together() -> None:
+    """Or who is refused for its rows would be told of requests that are left."""
+    one = limiter(EndpointLimits(requests_per_second=10, burst=20, rows_per_second=2))
+    who = caller("t")
+    assert dict(one.headers(who, START))[b"ratelimit"] == b'"endpoint-rows";r=4;t=0'
+    assert "rows per second" in [passes(one, who, START, rows=4) for _ in range(2)][1]
+    assert dict(one.headers(who, START))[b"ratelimit"] == b'"endpoint-rows";r=0;t=2'
+
+
+def test_the_fields_say_quotas_and_when_they_start_anew() -> None:
+    midnight = 1_795_219_200.0  # 2026-11-21
+    clock = [midnight - 10]
+    one = limiter(None, LimitBook(wall=lambda: clock[0]))
+    quotas = Quotas(requests_per_day=2, requests_per_month=2, rows_per_month=50, tokens_per_day=1 << 50, cost_per_day=1)
+    who = caller("t", quotas=quotas)
+    assert passes(one, who, START, rows=3) == ""
+    assert dict(one.headers(who, START)) == {
+        b"ratelimit-policy": b'"tenant-day";q=2;w=86400, "tenant-month";q=2;w=2678400, '
+        b'"tenant-rows-month";q=50;w=2678400;qu="rows", "tenant-tokens-day";q=999999999999999;w=86400;qu="tokens"',
+        b"ratelimit": b'"tenant-month";r=1;t=864010',
+    }
+    assert count(one, who, 9) == 1
+    assert dict(one.headers(who, START))[b"ratelimit"] == b'"tenant-month";r=0;t=864010'
+    who = caller("u", quotas=Quotas(requests_per_day=2, rows_per_month=50), limits=Limits(requests_per_second=5))
+    assert dict(one.headers(who, START))[b"ratelimit"] == b'"tenant-day";r=2;t=10'
+    assert count(one, who, 9, rows=2) == 2
+    assert dict(one.headers(who, START))[b"ratelimit"] == b'"tenant-day";r=0;t=10'
+    clock[0] = midnight + 1
+    assert dict(one.headers(who, START + 11 * SECOND))[b"ratelimit"] == b'"tenant-day";r=2;t=86399'
+    assert limiter().headers(caller("v", quotas=Quotas(cost_per_day=1.0)), START) == []
+
+
+def test_the_smallest_and_the_largest_limits_fit_into_the_fields() -> None:
+    """An Integer of structured fields has at most 15 digits."""
+    extreme = EndpointLimits(requests_per_second=1e-6, burst=10**9, rows_per_second=1e9)
+    fields = dict(limiter(extreme).headers(caller("t"), START))
+    assert fields[b"ratelimit-policy"] == (
+        b'"endpoint";q=1000000000;w=999999999999999, "endpoint-rows";q=1000000000;w=1;qu="rows"'
+    )
+    assert fields[b"ratelimit"] == b'"endpoint";r=1000000000;t=0'
+
+
 @pytest.mark.interpreted
 def test_nobody_in_particular_has_no_meter_and_too_many_tenants_share_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hyperion.gateway.limits.usage.MAX_TENANTS", 2)

@@ -18,6 +18,7 @@ from hyperion.policy.quota import (
     largest,
     month_ends_s,
     room_of,
+    tighter_periods,
     used_up,
 )
 from hyperion.schema.protect import Quotas
@@ -89,3 +90,14 @@ def test_the_month_is_named_where_both_are_used_up_and_what_comes_later_refuses_
     assert used_up(tokens, Amounts(tokens=99), NOTHING, Amounts(1)) == ("", "")
     assert used_up(tokens, Amounts(tokens=100), NOTHING, Amounts(1)) == ("tokens", "day")
     assert largest(Amounts(1, 5), Amounts(2, 4)) == Amounts(2, 5)
+
+
+@given(QUOTAS, AMOUNTS, AMOUNTS)
+def test_the_tighter_period_is_the_one_whose_room_it_is(quotas: Quotas, of_day: Amounts, of_month: Amounts) -> None:
+    room = room_of(quotas, of_day, of_month)
+    for name, period in zip(MEASURES, tighter_periods(quotas, of_day, of_month), strict=True):
+        left = getattr(room, name)
+        assert (period == "") == math.isinf(left)
+        if period:
+            used = of_day if period == "day" else of_month
+            assert getattr(quotas, f"{name}_per_{period}") - getattr(used, name) == left

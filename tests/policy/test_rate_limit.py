@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperion.policy.rate_limit import (
+    LEAST_PER_SECOND,
+    MOST_AT_ONCE,
     SECOND,
     burst_of,
     interval_of,
@@ -114,3 +116,10 @@ def test_bursts_are_a_seconds_worth_unless_said() -> None:
     assert rows_burst_of(0.0, 0, 7.0) == 7
     assert rows_burst_of(0.0, 9, 7.0) == 9
     assert seconds_of(3 * SECOND) == 3.0
+
+
+@given(st.floats(LEAST_PER_SECOND, 1e9), st.integers(1, MOST_AT_ONCE), st.integers(0, 10**12))
+def test_a_full_bucket_has_all_of_its_burst(rate: float, burst: int, now: int) -> None:
+    """However slow it is, no rounding takes one away."""
+    interval = interval_of(rate)
+    assert remaining_of(0, now, interval, tolerance_of(interval, burst)) == burst

@@ -61,6 +61,7 @@ def test_all_that_protects_an_endpoint_is_read_and_written_again() -> None:
         ({"access": {"claims": {"a": 1}}}, "spec.access.claims"),
         ({"access": {"tenant": ["a"]}}, 'spec.access.tenant: unknown field; did you mean "tenants"?'),
         ({"limits": {"requests_per_second": -1}}, "spec.limits.requests_per_second: expected 0 to"),
+        ({"limits": {"rows_per_second": 1e-300}}, "spec.limits.rows_per_second: expected 0 (no limit), or 0.000001 or"),
         ({"limits": {"burst": 5}}, "spec.limits.burst: means nothing without requests_per_second"),
         ({"limits": {"per_key": {"concurrency": -1}}}, "spec.limits.per_key.concurrency: expected 0 to"),
         ({"limits": {"requests_per_second": float("inf")}}, "spec.limits.requests_per_second: expected a finite"),

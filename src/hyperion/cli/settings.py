@@ -3,6 +3,7 @@
 The command line, the environment, the files, `config show` and the documentation are all made from it.
 """
 
+import math
 from typing import Literal
 
 from msgspec import Struct
@@ -131,7 +132,7 @@ def parse_value(setting: Setting, given: object, source: str) -> Value:
     if setting.kind in ("int", "float"):
         number = float(value)
         low, high = setting.least, setting.most
-        if (low is not None and number < low) or (high is not None and number > high) or number != number:
+        if (low is not None and number < low) or (high is not None and number > high):
             upto = "" if high is None else f" to {high:g}"
             raise InvalidConfig(f"{where}: expected {low:g}{upto or ' or more'}, got {number:g}")
     return value
@@ -149,7 +150,10 @@ def _convert(setting: Setting, given: object, where: str) -> Value:
         raise InvalidConfig(f"{where}: expected text, got {given!r}")
     if not isinstance(given, bool):
         try:
-            return int(str(given)) if setting.kind == "int" else float(str(given))
+            if setting.kind == "int":
+                return int(str(given))
+            if math.isfinite(number := float(str(given))):
+                return number
         except ValueError:
             pass  # falls through to the one message for every wrong number
     raise InvalidConfig(f"{where}: expected a{'n integer' if setting.kind == 'int' else ' number'}, got {given!r}")

@@ -10,6 +10,7 @@ import msgspec
 
 from hyperion.cli.resolve import DEFAULT, Settings
 from hyperion.fleet.credentials import default_dirs
+from hyperion.policy.rate_limit import LEAST_PER_SECOND
 from hyperion.schema.config import MIB, ControlConfig, GatewayConfig, SandboxMode, Source
 from hyperion.schema.errors import InvalidConfig, MissingExtra
 
@@ -52,6 +53,8 @@ def check_settings(settings: Settings, paths: Sequence[str]) -> None:
     for key in ("batch_databases", "tls_cert", "tls_key", "tls_client_ca"):
         if settings.text(key) and not Path(settings.text(key)).is_file():
             raise InvalidConfig(f"--{key.replace('_', '-')}: no such file: {settings.text(key)}")
+    if 0 < settings.number("requests_per_second") < LEAST_PER_SECOND:
+        raise InvalidConfig(f"--requests-per-second: expected 0 (none), or {LEAST_PER_SECOND:f} or more")
     check_redis(settings.text("redis_url"))
 
 

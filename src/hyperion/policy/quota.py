@@ -95,6 +95,26 @@ def room_of(quotas: Quotas, of_day: Amounts, of_month: Amounts) -> Amounts:
     return Amounts(*rooms)
 
 
+def tighter_periods(quotas: Quotas, of_day: Amounts, of_month: Amounts) -> tuple[str, ...]:
+    """For each measure the period whose quota leaves less: "day" or "month" (the month where both leave the same, as it
+    ends later), "" where there is no quota.
+
+    >>> tighter_periods(Quotas(requests_per_day=10, requests_per_month=100, rows_per_month=5), Amounts(4), Amounts(97))
+    ('month', 'month', '', '')
+    >>> tighter_periods(Quotas(requests_per_day=10, requests_per_month=100), Amounts(4), Amounts(4))[0]
+    'day'
+    """
+    tighter = []
+    for name in MEASURES:
+        left, period = math.inf, ""
+        for each, used in _periods(of_day, of_month):
+            leaves = _left(getattr(quotas, f"{name}_per_{each}"), getattr(used, name))
+            if leaves <= left and leaves != math.inf:
+                left, period = leaves, each
+        tighter.append(period)
+    return tuple(tighter)
+
+
 def used_up(quotas: Quotas, of_day: Amounts, of_month: Amounts, more: Amounts) -> tuple[str, str]:
     """The quota that `more` does not fit into any more, as measure and period ("day" or "month"; the month's where it
     is both), or a pair of "". Tokens, and what costs by tokens, are known only afterwards: there `more` is 0, and

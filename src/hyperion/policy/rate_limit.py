@@ -14,6 +14,8 @@ from typing import Final
 
 UNITS_PER_NS: Final = 64
 SECOND: Final = 1_000_000_000 * UNITS_PER_NS
+LEAST_PER_SECOND: Final = 1e-6  # one in twelve days; a quota is what says less
+MOST_AT_ONCE: Final = 1_000_000_000
 
 
 def interval_of(per_second: float) -> int:
@@ -40,19 +42,21 @@ def rows_burst_of(requests_per_second: float, burst: int, rows_per_second: float
 
     >>> rows_burst_of(100.0, 200, 1000.0), rows_burst_of(0.0, 200, 1000.0), rows_burst_of(100.0, 0, 1000.0)
     (2000, 200, 1000)
+    >>> rows_burst_of(1e-6, 1_000_000_000, 1e9)
+    1000000000
     """
     if burst > 0 and requests_per_second > 0.0:
-        return max(1, math.ceil(rows_per_second * burst / requests_per_second))
+        return min(MOST_AT_ONCE, max(1, math.ceil(rows_per_second * burst / requests_per_second)))
     return burst_of(rows_per_second, burst)
 
 
-def tolerance_of(interval: int, burst: float) -> int:
-    """Units of time that a bucket of `burst` may be spent ahead; at least one thing's worth.
+def tolerance_of(interval: int, burst: int, share: int = 1) -> int:
+    """Units of time that a bucket of the `share`-th part of `burst` may be spent ahead; at least one thing's worth.
 
-    >>> tolerance_of(10, 2.5), tolerance_of(10, 0.2)
+    >>> tolerance_of(10, 5, 2), tolerance_of(10, 1, 5)
     (25, 10)
     """
-    return max(interval, math.floor(interval * burst))
+    return max(interval, interval * burst // share)
 
 
 def pass_at(spent_until: int, now: int, cost: int, tolerance: int) -> int:

@@ -68,7 +68,7 @@ class Bucket:
         """Its own part of the limit is the `share`-th from now on."""
         self.share = share
         self.interval = self.pace * share
-        self.tolerance = tolerance_of(self.interval, self.burst / share)
+        self.tolerance = tolerance_of(self.interval, self.burst, share)
         self.advance = min(self.advance, lease.advance(self.burst, share))
 
     def start_lease(self, now: int) -> None:

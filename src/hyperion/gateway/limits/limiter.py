@@ -6,6 +6,7 @@ ends (`end`), once. A request that one limit refuses gives back what the others 
 tenant that is over its own limit takes nothing from the endpoint's. In one process limits are exact.
 """
 
+from math import ceil, inf
 from typing import Final
 
 from hyperion.gateway.front.caller import Caller
@@ -15,11 +16,15 @@ from hyperion.gateway.limits.usage import Meter
 from hyperion.policy.quota import day_ends_s, month_ends_s
 from hyperion.policy.rate_limit import SECOND, UNITS_PER_NS, burst_of, rows_burst_of, seconds_of, window_s
 from hyperion.schema.errors import RateLimited
-from hyperion.schema.protect import Cost, EndpointLimits, Limits
+from hyperion.schema.protect import Cost, EndpointLimits, Limits, Quotas
 
 MAX_PLANS: Final = 16_384
 OPEN_AGAIN_S: Final = 1.0  # `retry-after` counts whole seconds
 FREE: Final = Cost()
+MOST: Final = 999_999_999_999_999  # an Integer of structured fields (RFC 9651) has no more digits
+QUOTAS: Final = ("tenant", "tenant-rows", "tenant-tokens")  # how header fields name them, by measure
+UNITS: Final = ("", ';qu="rows"', ';qu="tokens"')
+PERIODS_S: Final = (("day", 86_400), ("month", 31 * 86_400))
 # How a request came in: through `enter`; as an attempt at a job, which was let in when somebody asked for it; as a
 # further attempt at a job that quotas have counted as a request, and as one only.
 ENTERED: Final = 0
@@ -131,23 +136,44 @@ class Limiter:
                 meter.cost += tokens * self._cost.per_token
 
     def headers(self, caller: Caller, now_ns: int) -> list[tuple[bytes, bytes]]:
-        """The fields RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10): all limits of requests
-        and rows, and what is left of the one of requests, else of rows, that has least left. [] where there is none."""
+        """The fields RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10): all limits and quotas of
+        requests, rows and tokens, and what is left of the one that has least left. [] where there is none."""
         plan = self._plans.get(caller)
         if plan is None or plan.generation != self._book.generation:
             plan = self._make_plan(caller, now_ns)
-        rules = plan.requests or plan.rows
-        if not rules:
+        if not plan.policy:
             return []
         now = now_ns * UNITS_PER_NS
-        least, tightest = -1, rules[0]
-        for rule in rules:
+        least = -1
+        tightest: Rule | None = None
+        for rule in plan.requests:
             remaining = rule.bucket.remaining(now)
             if least < 0 or remaining < least:
                 least, tightest = remaining, rule
+        for rule in plan.rows:
+            remaining = rule.bucket.remaining(now)
+            if least < 0 or remaining < least:
+                least, tightest = remaining, rule
+        meter = plan.meter
+        if meter is not None and meter.limited:
+            if now_ns >= self._book.day_ends_ns:
+                self._book.roll(now_ns)
+            measure, left = meter.least_left()
+            if left != inf and (tightest is None or left <= least):
+                return [(b"ratelimit-policy", plan.policy), (b"ratelimit", self._quota_state(meter, measure, left))]
+        if tightest is None:
+            return []
         full_s = -(-tightest.bucket.full_after(now) // SECOND)
-        state = f'"{tightest.name}";r={least};t={full_s}'
+        state = f'"{tightest.name}";r={least};t={full_s if full_s < MOST else MOST}'
         return [(b"ratelimit-policy", plan.policy), (b"ratelimit", state.encode())]
+
+    def _quota_state(self, meter: Meter, measure: int, left: float) -> bytes:
+        """What is left of a quota, and when all of it will be there again."""
+        period = meter.periods[measure]
+        now_s = self._book.now_s()
+        ends_s = day_ends_s(now_s) if period == "day" else month_ends_s(now_s)
+        remaining = min(MOST, max(0, int(left)))
+        return f'"{QUOTAS[measure]}-{period}";r={remaining};t={ceil(ends_s - now_s)}'.encode()
 
     def _price(self, rows: int, entry: int) -> float:
         """What a request of so many rows costs as it starts."""
@@ -204,6 +230,8 @@ class Limiter:
             if part.concurrency:
                 share = book.workers if scope == LOCAL else book.share
                 plan.gates.append(GateRule(book.gate(scope), max(1, part.concurrency // share), text))
+        if meter is not None and record.quotas is not None:
+            policies += _quota_policies(record.quotas)
         plan.policy = ", ".join(policies).encode()
         return plan
 
@@ -216,13 +244,28 @@ def _add_rates(plan: Plan, book: LimitBook, name: str, scope: str, text: str, li
         burst = burst_of(rate, limits.burst)
         bucket = book.bucket(f"{scope} requests", rate, burst, now_ns, scope == LOCAL)
         plan.requests.append(Rule(bucket, name, f"{text}: over the limit of {rate:g} requests per second"))
-        policies.append(f'"{name}";q={burst};w={window_s(rate, burst)}')
+        policies.append(f'"{name}";q={burst};w={min(MOST, window_s(rate, burst))}')
     if rows_rate > 0.0:
         burst = rows_burst_of(rate, limits.burst, rows_rate)
         bucket = book.bucket(f"{scope} rows", rows_rate, burst, now_ns, scope == LOCAL)
         plan.rows.append(Rule(bucket, f"{name}-rows", f"{text}: over the limit of {rows_rate:g} rows per second"))
-        policies.append(f'"{name}-rows";q={burst};w={window_s(rows_rate, burst)};qu="rows"')
+        policies.append(f'"{name}-rows";q={burst};w={min(MOST, window_s(rows_rate, burst))};qu="rows"')
     return policies
+
+
+def _quota_policies(quotas: Quotas) -> list[str]:
+    """The items of RateLimit-Policy for quotas. Costs are no whole numbers, as these have to be."""
+    given = (
+        (quotas.requests_per_day, quotas.requests_per_month),
+        (quotas.rows_per_day, quotas.rows_per_month),
+        (quotas.tokens_per_day, quotas.tokens_per_month),
+    )
+    return [
+        f'"{name}-{period}";q={min(MOST, quota)};w={window}{unit}'
+        for name, unit, both in zip(QUOTAS, UNITS, given, strict=True)
+        for quota, (period, window) in zip(both, PERIODS_S, strict=True)
+        if quota
+    ]
 
 
 def _per_key(limits: EndpointLimits | None) -> Limits | None:

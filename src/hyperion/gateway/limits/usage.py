@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from hyperion.policy.quota import NOTHING, add, first_of_month, fits, largest, room_of, used_up
+from hyperion.policy.quota import NOTHING, add, first_of_month, fits, largest, room_of, tighter_periods, used_up
 from hyperion.schema.protect import Quotas
 from hyperion.schema.usage import Amounts, OthersUsage, UsageRow
 
@@ -29,6 +29,7 @@ class Meter:
         "earlier",
         "limited",
         "others",
+        "periods",
         "quotas",
         "requests",
         "room",
@@ -51,6 +52,7 @@ class Meter:
         self.quotas = NO_QUOTAS
         self.limited = False
         self.room = room_of(NO_QUOTAS, NOTHING, NOTHING)
+        self.periods = tighter_periods(NO_QUOTAS, NOTHING, NOTHING)  # whose room it is, by measure
 
     def used(self) -> Amounts:
         """What this gateway counted today."""
@@ -71,6 +73,19 @@ class Meter:
         of_day, of_month = self.totals()
         quotas = self.quotas if requests else replace(self.quotas, requests_per_day=0, requests_per_month=0)
         return used_up(quotas, of_day, of_month, Amounts(requests, rows, 0, cost))
+
+    def least_left(self) -> tuple[int, float]:
+        """Of requests, rows and tokens (0, 1, 2) the one of which quotas leave least, and how many; none where there
+        is no such quota: infinitely many."""
+        room = self.room
+        measure, least = 0, room.requests - self.requests
+        left = room.rows - self.rows
+        if left < least:
+            measure, least = 1, left
+        left = room.tokens - self.tokens
+        if left < least:
+            measure, least = 2, left
+        return measure, least
 
     def totals(self) -> tuple[Amounts, Amounts]:
         """What all gateways counted, of the day and of the month."""
@@ -105,7 +120,9 @@ class Meter:
 
     def _measure_room(self) -> None:
         of_day, of_month = self.others
-        self.room = room_of(self.quotas, of_day, add(of_month, self.earlier))
+        of_month = add(of_month, self.earlier)
+        self.room = room_of(self.quotas, of_day, of_month)
+        self.periods = tighter_periods(self.quotas, of_day, of_month)
 
 
 class Usages:

@@ -4,6 +4,7 @@
 import math
 from typing import Any
 
+from hyperion.policy.rate_limit import LEAST_PER_SECOND
 from hyperion.schema.protect import Access, Breaker, Cache, Cost, Fallback, Jobs, Limits, Retry
 from hyperion.schema.resource import EndpointSpec
 from hyperion.store.checks.ranges import DAY_S, MONTH_S, Path, Refuse, check_above, check_within
@@ -45,8 +46,12 @@ def check_protection(name: str, spec: EndpointSpec, refuse: Refuse) -> None:
 
 def check_limits(limits: Limits, at: Path, refuse: Refuse) -> None:
     """Refuse limits that are out of range, and a burst of a rate that is not limited."""
-    check_within(limits.requests_per_second, 0, MAX_RATE, (*at, "requests_per_second"), refuse)
-    check_within(limits.rows_per_second, 0, MAX_RATE, (*at, "rows_per_second"), refuse)
+    for name in ("requests_per_second", "rows_per_second"):
+        rate = getattr(limits, name)
+        check_within(rate, 0, MAX_RATE, (*at, name), refuse)
+        if 0 < rate < LEAST_PER_SECOND:
+            least = f"{LEAST_PER_SECOND:f}"
+            raise refuse((*at, name), f"expected 0 (no limit), or {least} or more; fewer are a matter for quotas")
     check_within(limits.burst, 0, MAX_RATE, (*at, "burst"), refuse)
     check_within(limits.concurrency, 0, 1_000_000, (*at, "concurrency"), refuse)
     if limits.burst and not limits.requests_per_second:
