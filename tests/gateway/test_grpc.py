@@ -167,7 +167,7 @@ def test_a_call_without_deadline_or_header_leaves_both_to_the_endpoint(served: S
     assert served.pipeline.submitted[-1]["timeout_ns"] == 250_000_000
 
 
-@pytest.mark.parametrize("name", ["authorization", "x-hyperion-tenant"])
+@pytest.mark.parametrize("name", ["authorization", "x-hyperion-tenant", "idempotency-key"])
 def test_who_asks_is_said_once(channel: Any, name: str) -> None:
     error = refusal(channel, a_request(), metadata=((name, "one"), (name, "another")))
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -263,6 +263,18 @@ def test_a_malformed_message_fails_alone_in_its_stream(channel: Any) -> None:
     assert "not a message" in answers[1].error_message
     assert "internal error" in answers[2].error_message
     assert (answers[3].error_message, answers[3].infer_response.id) == ("it went wrong", "the-id")
+
+
+def test_a_stream_with_an_idempotency_key_is_refused_rather_than_run_without_one(served: Serving, channel: Any) -> None:
+    before = len(served.pipeline.submitted)
+    answers = channel.stream_stream(SERVICE + "ModelStreamInfer")(
+        iter([a_request()]), metadata=(("idempotency-key", "k"),), timeout=20
+    )
+    with pytest.raises(grpc.RpcError) as caught:
+        next(answers)
+    assert caught.value.code().name == CODES["unsupported"]
+    assert "a stream cannot be kept under an idempotency-key" in caught.value.details()
+    assert len(served.pipeline.submitted) == before
 
 
 def test_answers_wait_for_those_before_them_in_their_stream(served: Serving, channel: Any) -> None:

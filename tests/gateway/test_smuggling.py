@@ -38,6 +38,7 @@ REFUSED = {
     "two hosts": b"GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n",
     "two equal hosts": b"GET / HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two idempotency keys": POST + b"idempotency-key: a\r\nidempotency-key: b\r\ncontent-length: 0\r\n\r\n",
     "two authorizations": POST + b"authorization: a\r\nauthorization: b\r\ncontent-length: 0\r\n\r\n",
     "two header lengths": POST + b"inference-header-content-length: 1\r\n"
     + b"inference-header-content-length: 2\r\ncontent-length: 0\r\n\r\n",

@@ -51,16 +51,26 @@ def test_what_is_done_never_runs_again_before_it_expires(record: Record, mine: s
 
 @pytest.mark.parametrize(
     ("given_key", "key"),
-    [(b"abc", "abc"), (b' "a b" ', "a b"), (b'"a\\"b\\\\"', 'a"b\\'), (b'"', '"'), (b"x" * 255, "x" * 255)],
+    [(b"abc", "abc"), (b' "a b" ', "a b"), (b'"a\\"b\\\\"', 'a"b\\'), (b'"a";b="c"', "a"), (b"x" * 255, "x" * 255)],
 )
 def test_a_key_may_have_quotes_or_not(given_key: bytes, key: str) -> None:
     assert read_key(given_key) == key
 
 
-@pytest.mark.parametrize("given_key", [b"", b'""', b"  ", b"x" * 256, b"\xe9", b"a\x01"])
+@pytest.mark.parametrize(
+    "given_key", [b"", b'""', b"  ", b"x" * 256, b"\xe9", b"a\x01", b'"', b'"a', b'"a", "b"', b'"a\\b"']
+)
 def test_what_is_no_key_is_refused(given_key: bytes) -> None:
     with pytest.raises(MalformedRequest, match="1 to 255 printable"):
         read_key(given_key)
+
+
+@pytest.mark.parametrize("given_key", [b"jane@example.com", b'"jane@example.com"', b"4111 1111 1111 1111"])
+def test_a_key_that_is_somebodys_address_or_number_is_kept_as_a_digest(given_key: bytes) -> None:
+    key = read_key(given_key)
+    assert key.startswith("sha256:")
+    assert key == read_key(given_key)
+    assert given_key.strip(b'"').decode() not in key
 
 
 def test_what_a_retry_may_mend_is_no_final_outcome() -> None:

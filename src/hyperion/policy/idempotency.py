@@ -4,10 +4,13 @@ A key that is new runs; the same payload again gets the stored answer, or 409 wh
 payload gets 422. Pure: called by `store/idempotency` with what it holds, and by the edges with what came.
 """
 
+import re
+from hashlib import sha256
 from typing import Final, Literal
 
 from msgspec import Struct
 
+from hyperion.policy.redact import is_personal
 from hyperion.schema.errors import MalformedRequest
 from hyperion.schema.job import StoredAnswer
 
@@ -18,6 +21,8 @@ KEPT_S: Final = 86_400.0
 MAX_KEY: Final = 255
 # What a header field of this name says holds when the call ran, and not when its answer is told again.
 OF_ITS_TIME: Final = frozenset(("ratelimit", "ratelimit-policy", "retry-after"))
+_ITEM: Final = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"(?:[ ]*;[ -~]*)?')
+_ESCAPED: Final = re.compile(r"\\(.)")
 ABANDONED: Final = 0.0  # in place of the end of a lease: the attempt came to no outcome, and the key is free again
 
 
@@ -57,15 +62,21 @@ def decide(record: Record | None, fingerprint: str, token: str, now: float) -> D
 
 
 def read_key(given: bytes) -> str:
-    """The key that a header holds: a string of structured fields (RFC 8941), or the same without its quotes, as many
-    clients send it. Raises MalformedRequest for anything but 1 to 255 printable ASCII characters.
+    """The key that a header holds: an item of structured fields (RFC 8941) that is a string, its parameters ignored, or
+    the same without its quotes, as many clients send it. One that is somebody's address or number is known by its
+    digest only. Raises MalformedRequest for anything but 1 to 255 printable ASCII characters.
 
-    >>> read_key(b'"8e03978e-40d5"'), read_key(b"8e03978e-40d5")
-    ('8e03978e-40d5', '8e03978e-40d5')
+    >>> read_key(b'"8e03978e-40d5"'), read_key(b"8e03978e-40d5"), read_key(b'"8e03978e-40d5";v=1')
+    ('8e03978e-40d5', '8e03978e-40d5', '8e03978e-40d5')
+    >>> read_key(b"jane@example.com")[:14]
+    'sha256:8c87b48'
     """
     text = given.decode("latin-1").strip()
-    if len(text) > 1 and text[0] == text[-1] == '"':
-        text = text[1:-1].replace('\\"', '"').replace("\\\\", "\\")
+    if text.startswith('"'):
+        item = _ITEM.fullmatch(text)
+        text = "" if item is None else _ESCAPED.sub(r"\1", item[1])
+    if 1 <= len(text) <= MAX_KEY and is_personal(text):
+        return f"sha256:{sha256(text.encode()).hexdigest()}"
     if not 1 <= len(text) <= MAX_KEY or not (text.isascii() and text.isprintable()):
         raise MalformedRequest(
             f'header "idempotency-key": expected 1 to {MAX_KEY} printable ASCII characters, as in "8e03978e-40d5"'

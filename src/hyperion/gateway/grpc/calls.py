@@ -18,7 +18,7 @@ from hyperion.gateway.grpc.unary import UnaryCall
 from hyperion.gateway.http.jobs import KEY
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.schema.call import Buffer
-from hyperion.schema.errors import HyperionError, UnknownModel
+from hyperion.schema.errors import HyperionError, UnknownModel, Unsupported
 from hyperion.wire.grpc.framing import OK_FIELD, frame_message
 from hyperion.wire.grpc.messages import INFERENCE_SERVICE
 from hyperion.wire.limits import WireLimits
@@ -104,6 +104,8 @@ class InferenceCalls:
 
     async def model_stream_infer(self, call: StreamCall) -> None:
         """ModelStreamInfer"""
+        if KEY in call.head.headers:
+            raise Unsupported("a stream cannot be kept under an idempotency-key; use ModelInfer")
         tuning = self._server.tuning
         stream = InferStream(call, self, tuning.inflight, tuning.backlog_bytes)
         self._streams.add(stream)

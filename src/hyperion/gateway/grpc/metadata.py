@@ -16,7 +16,7 @@ MAX_ID: Final = 128
 ENCODINGS: Final = frozenset((b"", b"identity", b"gzip", b"deflate"))
 _CONTENT_TYPE: Final = b"application/grpc"
 # A proxy that looks at one of two while we look at the other would let in whom it means to keep out.
-_ONCE: Final = (b"authorization", b"x-hyperion-tenant")
+_ONCE: Final = (b"authorization", b"x-hyperion-tenant", b"idempotency-key")
 
 
 class CallHead(Struct, frozen=True):

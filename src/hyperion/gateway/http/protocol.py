@@ -41,7 +41,9 @@ MAX_BUFFERED_BYTES: Final = 2 << 30  # bodies that are still arriving, over all 
 LINGER_S: Final = 2.0
 PROGRESS_BYTES: Final = 64 << 10  # a body that gains this much within the timeout is not slow
 MAX_VOID_BYTES: Final = 64 << 10  # trailers and chunk extensions in a row, without a byte of body
-ONCE: Final = frozenset((b"host", b"inference-header-content-length", b"authorization", b"content-encoding"))
+ONCE: Final = frozenset(
+    (b"host", b"inference-header-content-length", b"authorization", b"content-encoding", b"idempotency-key")
+)
 
 
 class HttpEdge:
