@@ -1,6 +1,7 @@
 """What is computed together, in which order, by when: batches, deadlines, priorities, refusals, models that raise."""
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,11 @@ from msgspec import structs
 
 from hyperion.gateway.batch import WaitingQueue
 from hyperion.gateway.pending import PendingCall
+from hyperion.gateway.pool import VersionPool
 from hyperion.policy.batching import BatchLimits
 from hyperion.policy.latency import LatencyCurve
-from hyperion.schema.call import InferenceCall
+from hyperion.schema.call import InferenceAnswer, InferenceCall, Tensor
+from hyperion.schema.errors import HyperionError
 from hyperion.schema.snapshot import ServedVersion
 from tests.gateway.runners import Fifo
 from tests.gateway.serving import Client, Serving, get, infer, on_uvloop, serving
@@ -178,6 +181,39 @@ async def test_a_request_is_answered_by_its_deadline_while_it_is_computed(
             assert (answer.status, answer.error) == (504, "the deadline of 500 ms passed while the model was computing")
             fifo.release()
             assert (await client.answer()).said == ["patient"]
+
+
+@on_uvloop
+async def test_who_hears_of_a_late_call_and_sends_more_takes_no_credit_from_the_batch_behind_it(
+    obedient: ServedVersion, new_fifo: Callable[[], Fifo]
+) -> None:
+    async with serving(("obedient", changed(obedient, max_batch_size=1))) as gateway:
+        fifo, client = new_fifo(), await gateway.connect()
+        client.send(infer(fifo.command))
+        await fifo.reached()  # one of two credits is left
+        pool: VersionPool = gateway.pool()
+        told: list[str] = []
+
+        class Late:
+            together = None
+            headers: dict[bytes, bytes] = {}
+
+            def answer(self, answer: InferenceAnswer) -> None:
+                told.append("")
+
+            def fail(self, error: HyperionError) -> None:
+                told.append(error.code)
+                pool._pump()  # as a client does whose next request was read already
+
+        for received_ns in (1, time.monotonic_ns(), time.monotonic_ns()):
+            call = InferenceCall("obedient", "", "", (Tensor("command", "BYTES", (1, 1), b"\x01\x00\x00\x00x"),))
+            reply: Any = Late()
+            gateway.pipeline.submit(call, reply, protocol="http", request_id="id", received_ns=received_ns)
+        await gateway.until(lambda: told)
+        fifo.release()
+        await gateway.until(lambda: len(told) == 3)
+        client.leave()
+        assert told == ["deadline_exceeded", "", ""]
 
 
 @on_uvloop

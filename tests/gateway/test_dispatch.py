@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from typing import Any
 
 import pytest
@@ -221,6 +222,31 @@ async def test_a_stream_that_nobody_wants_is_cancelled_and_its_parts_are_skipped
     assert [bytes(outputs[0].data) for _call, outputs, _final in linked.outcomes.answered] == [b"a"]
     assert FrameReader().feed(split(linked.wire.written)[1])[0].kind == CANCEL
     assert linked.link.idle
+
+
+@on_uvloop
+async def test_who_hears_of_a_frame_and_glances_sees_the_next_one_in_its_turn() -> None:
+    linked = Linked()
+    batch = linked.send(1, stream=True)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    linked.link._descriptor = ours.fileno()
+    answered = linked.outcomes.succeeded
+
+    def glance(*outcome: Any) -> None:
+        answered(*outcome)
+        linked.link.glance()
+
+    linked.outcomes.succeeded = glance  # type: ignore[method-assign]
+    with ours, theirs:
+        theirs.send(encode_frame(RESULT, batch.id, Result((), (), 1)))
+        part = encode_frame(PART, batch.id, Result((head(1),)), [b"a"])
+        linked.link.data_received(part + part)
+        assert not linked.outcomes.lost
+        assert [final for _, _, final in linked.outcomes.answered] == [False, False]
+        linked.link.glance()
+        assert [final for _, _, final in linked.outcomes.answered] == [False, False, True]
+        linked.link._descriptor = -1
 
 
 @on_uvloop

@@ -5,12 +5,14 @@ import gc
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from msgspec import structs
 
+from hyperion.schema.model import ModelOptions
 from hyperion.schema.release import Split, Track
 from hyperion.schema.snapshot import ServedModel, ServedVersion, Snapshot
-from tests.gateway.runners import Fifo
+from tests.gateway.runners import Fifo, config_of, served_by, start_runner, stop_runner
 from tests.gateway.serving import generate, get, infer, on_uvloop, serving
 
 
@@ -67,6 +69,28 @@ async def test_what_the_old_version_holds_is_finished_by_it_and_named_as_drainin
             assert await fifo.said() == b"closed"
             await old.closed.wait()
             assert gateway.router.draining() == ()
+
+
+@on_uvloop
+async def test_an_old_version_whose_replica_never_comes_back_is_closed_once_its_callers_have_given_up(
+    obedient: ServedVersion, tmp_path: Path
+) -> None:
+    config = config_of(tmp_path, options=ModelOptions(deadline_ms=2000))
+    runner = await asyncio.to_thread(start_runner, config)
+    try:
+        async with serving(("obedient", served_by([config]))) as gateway:
+            with await gateway.connect() as client:
+                fifo, old = Fifo(tmp_path, "fifo"), gateway.pool()
+                client.send(infer(fifo.command, x_request_timeout_ms=300))
+                await fifo.reached()
+                await gateway.serve(("obedient", again(obedient, 2)))
+                runner.kill()
+                fifo.release()
+                assert (await client.answer()).status == 504
+                await old.closed.wait()
+                assert gateway.router.draining() == ()
+    finally:
+        stop_runner(runner)
 
 
 @on_uvloop

@@ -50,6 +50,7 @@ class ReplicaLink(Link):
         self._reader = FrameReader()
         self._free_slots = list(range(SLOTS))
         self._at_fault = 0  # the batch whose result could not be used
+        self._taking = False  # who hears of one frame may ask for a glance: the next one has to wait for its turn
         self._transport: asyncio.Transport | None = None
         self._descriptor = -1
 
@@ -136,7 +137,7 @@ class ReplicaLink(Link):
 
     def glance(self) -> None:
         """Takes what has come in by now, without waiting for the loop's next turn."""
-        if self._descriptor < 0 or not self._held:
+        if self._descriptor < 0 or self._taking or not self._held:
             return
         try:
             data = os.read(self._descriptor, GLANCE_BYTES)
@@ -146,11 +147,14 @@ class ReplicaLink(Link):
             self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
+        self._taking = True
         try:
             for frame in self._reader.feed(data):
                 self._take(frame)
         except FrameError as error:
             self._end(f"it broke the protocol: {error}")
+        finally:
+            self._taking = False
 
     def _take(self, frame: Frame) -> None:
         kind = frame.kind

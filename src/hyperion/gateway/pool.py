@@ -234,11 +234,11 @@ class VersionPool(OpenCalls):
                     return
             calls, late, suspects = queue.take(now_ns, self.curve, self._limits)
             self.epoch += 1
-            for pending in late:
-                self._expire(pending, "before a replica could take it")
             if calls:
                 self._send(link, Batch(calls, sum([pending.rows for pending in calls]), suspects, now_ns), now_ns)
-            elif not late and not queue.rows:
+            for pending in late:  # not before: who hears of it may send more, and that batch has the credit
+                self._expire(pending, "before a replica could take it")
+            if not (calls or late or queue.rows):
                 break
         self._close_if_drained()
 
@@ -374,6 +374,8 @@ class VersionPool(OpenCalls):
             for pending in self.queue.expire(now_ns):
                 self._expire(pending, "before a replica could take it")
             self.epoch += self.queue.rows < rows
+        if self._retired:
+            self._close_if_drained()
         for link in tuple(self._links.values()):
             for pending, batch in link.expire(now_ns):
                 self._expire_held(link, pending, batch, now_ns)
