@@ -70,7 +70,8 @@ async def test_it_says_whether_quotas_have_counted_the_job(tmp_path: Path, start
 @pytest.mark.interpreted
 async def test_what_holds_for_the_moment_is_heeded_and_not_kept(tmp_path: Path) -> None:
     for error in (Overloaded("full", retry_after_s=3.0), RateLimited("over", retry_after_s=0.2)):
-        assert (await report(tmp_path, error, True)).kind == "busy"
+        finish = await report(tmp_path, error, True)
+        assert (finish.kind, finish.told_s) == ("busy", max(1.0, error.retry_after_s))
     answer = (await report(tmp_path, 200, True, ratelimit=b'"tenant";r=1;t=2', x_other=b"y")).answer
     assert answer is not None
     names = [name for name, _ in answer.headers]

@@ -48,9 +48,14 @@ def test_the_wait_is_within_its_bounds(attempt: int, base_s: float, random: floa
     assert 0 <= wait <= min(LONGEST_BACKOFF_S, base_s * 2.0 ** min(attempt, 99))
 
 
-@given(KINDS, st.integers(1, 9), st.integers(1, 9), st.floats(0.0, 1000.0), st.floats(0, 1, exclude_max=True))
-def test_every_attempt_leads_somewhere(kind: Kind, attempts: int, most: int, left_s: float, random: float) -> None:
-    then = follow(kind, "why", attempts, most, 1.0, 100.0 + left_s, 100.0, random)
+@given(
+    *(KINDS, st.integers(1, 9), st.integers(1, 9), st.floats(0.0, 1000.0), st.floats(0, 1, exclude_max=True)),
+    st.floats(0.0, 1e9),
+)
+def test_every_attempt_leads_somewhere(
+    kind: Kind, attempts: int, most: int, left_s: float, random: float, told_s: float
+) -> None:
+    then = follow(kind, "why", attempts, most, 1.0, 100.0 + left_s, 100.0, random, told_s)
     if kind in ("done", "failed"):
         assert then.state == kind
     elif then.state == "queued":
@@ -61,6 +66,21 @@ def test_every_attempt_leads_somewhere(kind: Kind, attempts: int, most: int, lef
         assert then.state == "dead"
         assert "why" in then.reason
         assert (kind == "retry" and attempts >= most) or left_s < 600
+
+
+@pytest.mark.parametrize(
+    ("told_s", "left_s", "due_s"),
+    [(0.0, 1e6, 1.0), (0.2, 1e6, 1.0), (30.0, 1e6, 30.0), (86_400.0, 1e6, 600.0), (60.0, 20.0, 10.0)],
+)
+def test_a_job_that_is_refused_comes_back_when_it_was_told_to(told_s: float, left_s: float, due_s: float) -> None:
+    """Not sooner, or the queue would be asked for nothing again and again; within its time, as limits may change."""
+    then = follow("busy", "429", 1, 5, 1.0, 100.0 + left_s, 100.0, 0.5, told_s)
+    assert (then.state, then.due_at) == ("queued", 100.0 + due_s)
+
+
+@given(st.floats(WINDOW_LEAST, WINDOW_MOST))
+def test_a_tenant_without_quota_takes_no_room_from_others(window: float) -> None:
+    assert adapt(window, "busy", 3600.0) == window
 
 
 @given(st.floats(WINDOW_LEAST, WINDOW_MOST), KINDS)

@@ -156,6 +156,7 @@ class JobDesk:
             job.expires_at,
             now,
             self._draw(),
+            request.told_s,
         )
         return jobs.finish(tx, request.job, then, request.answer, now, counted=request.counted)
 

@@ -12,7 +12,8 @@ from hyperion.schema.job import Kind, State
 LEASE_S: Final = 10.0  # a gateway that does not renew for so long is taken for dead
 RENEW_S: Final = 2.5
 LONGEST_BACKOFF_S: Final = 600.0
-BUSY_S: Final = 1.0  # until a job that was refused for load is tried again, at first
+BUSY_S: Final = 1.0  # until a job that was refused for load is tried again, where no longer time was named
+LONG_S: Final = 10.0  # who is refused for longer has used up what is his, or asks what is down: others may go on
 RETRYABLE: Final = frozenset((408, 425, 429, 502, 503, 504))
 
 WINDOW_LEAST: Final = 1.0
@@ -62,13 +63,17 @@ def follow(
     expires_at: float,
     now: float,
     random: float,
+    told_s: float = 0.0,
 ) -> Next:
-    """What follows from an attempt that ended as `kind`. `attempts` counts it.
+    """What follows from an attempt that ended as `kind`. `attempts` counts it. `told_s`: with `busy`, seconds until it
+    is worth trying again, as was said; it is believed up to the longest back-off, and to half of the job's time.
 
     >>> follow("retry", "503: gone", 2, 5, 1.0, 1e9, 100.0, 0.5)
     Next(state='queued', due_at=101.0, reason='503: gone', counted=True)
     >>> follow("retry", "503: gone", 5, 5, 1.0, 1e9, 100.0, 0.5).reason
     'gave up after 5 attempts; the last: 503: gone'
+    >>> follow("busy", "429: quota", 1, 5, 1.0, 1e9, 100.0, 0.5, told_s=30.0).due_at
+    130.0
     """
     if kind == "done":
         return Next("done")
@@ -76,19 +81,25 @@ def follow(
         return Next("failed", reason=reason)
     if kind == "retry" and attempts >= max_attempts:
         return Next("dead", reason=f"gave up after {attempts} attempts; the last: {reason}")
-    wait_s = backoff_s(attempts, base_s, random) if kind == "retry" else BUSY_S * (0.5 + random)
+    if kind == "retry":
+        wait_s = backoff_s(attempts, base_s, random)
+    else:
+        wait_s = max(BUSY_S * (0.5 + random), min(told_s, LONGEST_BACKOFF_S, (expires_at - now) / 2))
     if now + wait_s >= expires_at:
         return Next("dead", reason=f"its time was over before it was done; the last: {reason}")
     return Next("queued", now + wait_s, reason, counted=kind == "retry")
 
 
-def adapt(window: float, kind: Kind) -> float:
+def adapt(window: float, kind: Kind, told_s: float = 0.0) -> float:
     """How many jobs to run at a time after one ended as `kind`: one more per window that was taken, half where the
-    platform is busy with others (additive increase, multiplicative decrease).
+    platform is busy with others (additive increase, multiplicative decrease). A refusal for more than `LONG_S` is about
+    this job alone.
 
-    >>> adapt(10.0, "done"), adapt(10.0, "busy"), adapt(1.0, "busy")
-    (10.1, 5.0, 1.0)
+    >>> adapt(10.0, "done"), adapt(10.0, "busy"), adapt(1.0, "busy"), adapt(10.0, "busy", told_s=3600.0)
+    (10.1, 5.0, 1.0, 10.0)
     """
     if kind == "busy":
+        if told_s > LONG_S:
+            return window
         return max(WINDOW_LEAST, window / 2)
     return min(WINDOW_MOST, window + 1 / window)

@@ -152,13 +152,14 @@ class Submit(Struct, frozen=True, tag="submit"):
 
 class Finish(Struct, frozen=True, tag="finish"):
     """What came of one attempt at a job. `kind` is `policy.jobs.classify`'s; `counted` says that quotas have counted
-    the job as a request."""
+    the job as a request; `told_s` is in how many seconds to come back, where a refusal said so."""
 
     job: Held
     kind: Kind
     reason: str = ""
     answer: StoredAnswer | None = None
     counted: bool = False
+    told_s: float = 0.0
 
 
 class Look(Struct, frozen=True, tag="look"):

@@ -114,14 +114,16 @@ class JobRunner:
         visit = self._visit_of(job)
         answer, says_when = await self._run(job, visit)
         counted = visit is not None and visit.started
+        told_s = _told_s(answer) if says_when else 0.0
         answer = make_lasting(answer)
         kind = classify(answer.status, says_when)
         reason = "" if kind == "done" else f"{answer.status}: {answer.body[:MAX_REASON].decode('utf-8', 'replace')}"
         if len(answer.body) > MAX_PAYLOAD_BYTES:
             kind, reason, answer = "failed", f"its answer is over the limit of {MAX_PAYLOAD_BYTES} bytes", TOO_LARGE
-        self._window = adapt(self._window, kind)
+        self._window = adapt(self._window, kind, told_s)
+        finish = Finish(held, kind, reason, None if kind == "busy" else answer, counted, told_s)
         try:
-            await self._desk.ask(Finish(held, kind, reason, None if kind == "busy" else answer, counted), REPORT_S)
+            await self._desk.ask(finish, REPORT_S)
         except HyperionError as error:
             self._log.write("error", "job not reported", job=job.id, error=error.message)
 
@@ -153,6 +155,12 @@ class JobRunner:
         finally:
             if exchange.pending is not None:
                 exchange.pending.cancel()  # does nothing, unless the job was taken from us
+
+
+def _told_s(answer: StoredAnswer) -> float:
+    """In how many seconds it says to come back."""
+    told = dict(answer.headers).get("retry-after", "")
+    return float(told) if told.isdigit() else 0.0
 
 
 async def _read(reader: asyncio.StreamReader, decoder: Decoder) -> tuple[ClaimedJob, ...]:
