@@ -108,6 +108,13 @@ def test_a_job_is_accepted_run_and_its_answer_kept(platform: Platform) -> None:
     assert platform.ran("plain") == 1
 
 
+def test_a_request_id_that_is_an_address_becomes_no_jobs_request_id(platform: Platform) -> None:
+    answer = platform.ask("nobody's", prefer="respond-async", x_request_id="jane@example.com")
+    seen = platform.until(answer.headers["location"], "done")
+    result = platform.served.get(seen["result"]["location"])
+    assert result.headers["x-request-id"] == answer.json()["id"]
+
+
 def test_a_job_that_cannot_succeed_fails_at_once_with_the_models_answer(platform: Platform) -> None:
     answer = platform.served.post(INFER, {"inputs": []}, LATER)
     seen = platform.until(answer.headers["location"], "failed", "dead")

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from hyperion.gateway.front.caller import ANONYMOUS
 from hyperion.gateway.front.guard import Guard, Visit
@@ -12,7 +13,8 @@ from hyperion.gateway.jobs.desk import Desk
 from hyperion.gateway.jobs.once import Once
 from hyperion.gateway.jobs.runner import JobRunner
 from hyperion.gateway.limits.limiter import UNCOUNTED
-from hyperion.schema.errors import HyperionError, Overloaded, RateLimited, RunnerLost
+from hyperion.policy.redact import Redaction
+from hyperion.schema.errors import HyperionError, Overloaded, RateLimited, RunnerLost, SchemaMismatch
 from hyperion.schema.job import ClaimedJob, Finish, Held, Kept, StoredRequest
 from hyperion.telemetry.logs import EventLog
 
@@ -35,7 +37,9 @@ class Told(Desk):
         return Kept()
 
 
-async def report(directory: Path, outcome: int | HyperionError, started: bool, **fields: bytes) -> Finish:
+async def report(
+    directory: Path, outcome: int | HyperionError, started: bool, *, endpoint: str = "m", **fields: bytes
+) -> Finish:
     """Of an attempt that is answered or fails so, once quotas have counted it, or not."""
     visit = Visit(cast(Guard, None), ANONYMOUS, UNCOUNTED)
 
@@ -51,9 +55,17 @@ async def report(directory: Path, outcome: int | HyperionError, started: bool, *
     desk = Told(directory)
     log = EventLog("test")
     runner = JobRunner(
-        directory / "control.sock", desk, Once(desk, log), serve, lambda _: visit, Dated(), lambda: 0, log
+        directory / "control.sock",
+        desk,
+        Once(desk, log),
+        serve,
+        lambda _: visit,
+        {"m": Redaction(), "fields": Redaction(["input:x"])}.__getitem__,
+        Dated(),
+        lambda: 0,
+        log,
     )
-    await runner._attempt(JOB, Held("j", 1))
+    await runner._attempt(replace(JOB, endpoint=endpoint), Held("j", 1))
     (finish,) = desk.told
     assert isinstance(finish, Finish)
     return finish
@@ -76,6 +88,17 @@ async def test_what_holds_for_the_moment_is_heeded_and_not_kept(tmp_path: Path) 
     assert answer is not None
     names = [name for name, _ in answer.headers]
     assert ("x-other" in names, "ratelimit" in names) == (True, False)
+
+
+@pytest.mark.interpreted
+async def test_what_a_failed_job_quotes_of_somebody_is_not_kept(tmp_path: Path) -> None:
+    error = SchemaMismatch('input "jane@example.com" is unknown; this model takes "x"')
+    finish = await report(tmp_path, error, True)
+    assert finish.reason == '422: {"error":"input \\"[email]\\" is unknown; this model takes \\"x\\""}'
+    assert finish.answer is not None
+    assert finish.answer.body.decode() == finish.reason.removeprefix("422: ")
+    hidden = await report(tmp_path, error, True, endpoint="fields")
+    assert hidden.reason == "422: its message is withheld, as the endpoint redacts fields"
 
 
 @pytest.mark.interpreted

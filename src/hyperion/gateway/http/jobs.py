@@ -16,6 +16,7 @@ import orjson
 from hyperion.gateway.front.caller import Caller, Peer
 from hyperion.gateway.front.guard import Visit
 from hyperion.gateway.http.exchange import JSON, Exchange
+from hyperion.gateway.http.known import clean_id
 from hyperion.gateway.http.targets import Target
 from hyperion.gateway.jobs.desk import Desk
 from hyperion.gateway.jobs.once import Once
@@ -43,8 +44,9 @@ KEY: Final = b"idempotency-key"
 PREFER: Final = b"prefer"
 CALLBACK: Final = b"x-hyperion-callback"
 ROUTES: Final = frozenset(("infer", "predict", "generate", "invocations"))
+REQUEST_ID: Final = b"x-request-id"
 KEPT_HEADERS: Final = (
-    *(b"content-type", b"inference-header-content-length", b"x-request-id"),
+    *(b"content-type", b"inference-header-content-length", REQUEST_ID),
     *(b"traceparent", b"tracestate", b"x-hyperion-priority"),
 )
 MAX_URL: Final = 2048
@@ -154,6 +156,8 @@ class HttpJobs:
         if len(exchange.body) > MAX_PAYLOAD_BYTES:
             raise TooLarge(f"a job's body of {len(exchange.body)} bytes is over the limit of {MAX_PAYLOAD_BYTES}")
         kept = [(name.decode(), headers[name].decode("latin-1")) for name in KEPT_HEADERS if name in headers]
+        if clean_id(headers.get(REQUEST_ID, b"")) == "":
+            kept = [one for one in kept if one[0] != REQUEST_ID.decode()]  # it would be the id of the prediction
         request = StoredRequest("POST", exchange.path.decode("latin-1"), tuple(kept), bytes(exchange.body))
         jobs = self._jobs_of(endpoint)
         submission = Submission(

@@ -20,11 +20,13 @@ from hyperion.gateway.jobs.runner import JobRunner
 from hyperion.gateway.limits.limiter import COUNTED, UNCOUNTED
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.route import Router
+from hyperion.policy.redact import Redaction
 from hyperion.schema.job import ClaimedJob
 from hyperion.schema.protect import Jobs
 from hyperion.telemetry.logs import EventLog
 
 DEFAULT: Final = Jobs()
+NOTHING_HIDDEN: Final = Redaction()
 
 
 class Remembering:
@@ -45,7 +47,9 @@ class Remembering:
         self._desk = Desk(socket_path)
         self.once: Final = Once(self._desk, log)
         self.http: Final = HttpJobs(pipeline, self._desk, self.once, identities.identify, self.jobs_of)
-        self._runner = JobRunner(socket_path, self._desk, self.once, serve, self.visit_of, edge, time.monotonic_ns, log)
+        self._runner = JobRunner(
+            socket_path, self._desk, self.once, serve, self.visit_of, self.redaction_of, edge, time.monotonic_ns, log
+        )
         self._fetching: asyncio.Task[None] | None = None
 
     def start(self) -> "list[asyncio.Task[None]]":
@@ -76,6 +80,11 @@ class Remembering:
         """How the endpoint's jobs are worked off."""
         route = self._router.table.models.get(endpoint)
         return DEFAULT if route is None or route.served is None else route.served.protection.jobs
+
+    def redaction_of(self, endpoint: str) -> Redaction:
+        """What of the endpoint's values is not kept."""
+        route = self._router.table.models.get(endpoint)
+        return NOTHING_HIDDEN if route is None else route.default.redaction
 
     def visit_of(self, job: ClaimedJob) -> Visit | None:
         """The job as a request of its tenant, who was let in when he asked for it; None where the endpoint has no

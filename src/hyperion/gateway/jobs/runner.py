@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from hyperion.gateway.front.caller import UNKNOWN_PEER
 from hyperion.gateway.front.guard import Visit
 from hyperion.gateway.http.exchange import Dated, Exchange
@@ -17,6 +19,7 @@ from hyperion.gateway.jobs.once import Once
 from hyperion.gateway.jobs.recorder import Recorder
 from hyperion.policy.idempotency import make_lasting
 from hyperion.policy.jobs import adapt, classify
+from hyperion.policy.redact import Redaction, redact_text
 from hyperion.schema.errors import HyperionError, MalformedRequest
 from hyperion.schema.job import MAX_PAYLOAD_BYTES, ClaimedJob, Finish, Held, StoredAnswer
 from hyperion.telemetry.logs import EventLog
@@ -35,7 +38,8 @@ VisitOf = Callable[[ClaimedJob], Visit | None]
 
 
 class JobRunner:
-    """`serve` runs an exchange and never raises; `visit_of` lets a job in as its tenant; `clock_ns` is monotonic."""
+    """`serve` runs an exchange and never raises; `visit_of` lets a job in as its tenant; `redaction_of` says what of an
+    endpoint's values is not kept; `clock_ns` is monotonic."""
 
     def __init__(
         self,
@@ -44,6 +48,7 @@ class JobRunner:
         once: Once,
         serve: Serve,
         visit_of: VisitOf,
+        redaction_of: Callable[[str], Redaction],
         edge: Dated,
         clock_ns: Callable[[], int],
         log: EventLog,
@@ -53,6 +58,7 @@ class JobRunner:
         self._once = once
         self._serve = serve
         self._visit_of = visit_of
+        self._redaction_of = redaction_of
         self._edge = edge
         self._clock_ns = clock_ns
         self._log = log
@@ -117,7 +123,12 @@ class JobRunner:
         told_s = _told_s(answer) if says_when else 0.0
         answer = make_lasting(answer)
         kind = classify(answer.status, says_when)
-        reason = "" if kind == "done" else f"{answer.status}: {answer.body[:MAX_REASON].decode('utf-8', 'replace')}"
+        reason = ""
+        if kind != "done":  # it quotes what was asked, and is read by more people than the one who asked
+            said = answer.body.decode("utf-8", "replace")
+            reason = self._redaction_of(job.endpoint).refusal(str(answer.status), f"{answer.status}: {said}")
+            reason = reason[:MAX_REASON]
+            answer = replace(answer, body=redact_text(said).encode())
         if len(answer.body) > MAX_PAYLOAD_BYTES:
             kind, reason, answer = "failed", f"its answer is over the limit of {MAX_PAYLOAD_BYTES} bytes", TOO_LARGE
         self._window = adapt(self._window, kind, told_s)
