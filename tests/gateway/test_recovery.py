@@ -224,6 +224,20 @@ async def test_a_stream_falls_back_before_its_first_part_and_not_after(tmp_path:
 
 
 @on_uvloop
+async def test_a_stream_that_nobody_can_begin_is_the_declared_answer_in_one_part(tmp_path: Path) -> None:
+    async with serving() as gateway:
+        static = Fallback(static={"said": [["sorry"]], "rows": [[1]], "turn": [[1]]})
+        chain = Protection(cache=Cache(ttl_s=60), fallback=(Fallback(cached=True), static))
+        away = served_by([config_of(tmp_path)])  # which nobody has started
+        await gateway.router.apply(Snapshot(1, (ServedModel("obedient", "1", (away,), protection=chain),)))
+        answer = await gateway.ask(generate("count:3"))
+        assert (answer.status, answer.headers["x-hyperion-served-by"]) == (200, "fallback:static")
+        assert answer.headers["x-hyperion-degraded"] == "true"
+        assert (answer.body.count(b"data: "), b"sorry" in answer.body) == (1, True)
+        assert gateway.pool().streams == 0
+
+
+@on_uvloop
 async def test_a_failure_counts_against_the_version_though_another_answered(tmp_path: Path) -> None:
     """Evidence of a rollout must not be hidden by what stands in."""
     configs = [config_of(tmp_path, 0)]

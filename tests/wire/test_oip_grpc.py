@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from hyperion.schema.call import InferenceAnswer, Tensor
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
@@ -382,6 +383,22 @@ def test_a_streams_answer_says_if_it_is_the_last(final: bool) -> None:
     assert list(response.infer_response.raw_output_contents) == [bytes(300)]
     assert response.infer_response.parameters["triton_final_response"].bool_param is final
     assert "triton_final_response" in response.infer_response.parameters
+
+
+@pytest.mark.parametrize(("served_by", "degraded"), [("model", False), ("cache", False), ("fallback:static", True)])
+def test_a_streams_answer_says_who_served_it_where_that_was_not_the_model(served_by: str, degraded: bool) -> None:
+    answer = replace(an_answer(Tensor("y", "UINT8", (1,), b"a")), served_by=served_by, degraded=degraded)
+    told = ModelStreamInferResponse.FromString(encode_stream_answer(answer, AnswerFormat("id"), False)).infer_response
+    expected = {"triton_final_response"}
+    if served_by != "model":
+        expected.add("x-hyperion-served-by")
+        assert told.parameters["x-hyperion-served-by"].string_param == served_by
+    if degraded:
+        expected.add("x-hyperion-degraded")
+        assert told.parameters["x-hyperion-degraded"].bool_param
+    assert set(told.parameters) == expected
+    alone = ModelInferResponse.FromString(a_message(answer, AnswerFormat("id")))
+    assert not alone.parameters  # it has metadata
 
 
 def test_a_streams_error_names_its_request_and_is_never_empty() -> None:

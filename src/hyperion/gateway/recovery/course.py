@@ -187,10 +187,8 @@ class Course:
 
     def _at_hand(self, step: "Step") -> InferenceAnswer | None:
         pending = self.pending
-        if pending.stream:
-            return None
         if step.cached:
-            return self._recovery.cached(pending)
+            return self._recovery.cached(pending)  # streams are not kept
         assert step.static is not None
         rows = pending.rows
         outputs = step.static.outputs(pending.call.outputs, rows)

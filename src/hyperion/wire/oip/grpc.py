@@ -27,6 +27,9 @@ __all__ = [
 ]
 
 _FINAL = "triton_final_response"
+_MODEL = "model"
+_SERVED_BY = "x-hyperion-served-by"
+_DEGRADED = "x-hyperion-degraded"
 _WANT_EMPTY_FINAL = "triton_enable_empty_final_response"
 _SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 _MAX_PRIORITY = 9
@@ -266,10 +269,15 @@ def is_raw_answer(answer: InferenceAnswer, form: AnswerFormat) -> bool:
 
 
 def encode_head(answer: InferenceAnswer, request_id: str, raw: bool, final: bool | None) -> bytes:
-    """The ModelInferResponse, but for its raw contents where it is `raw`."""
+    """The ModelInferResponse, but for its raw contents where it is `raw`. One of a stream (`final` is not None) says
+    itself what is metadata of a call that has one answer: who served it, where that was not the model."""
     response = ModelInferResponse(model_name=answer.model, model_version=answer.version, id=request_id)
     if final is not None:
         response.parameters[_FINAL].bool_param = final
+        if answer.served_by != _MODEL:
+            response.parameters[_SERVED_BY].string_param = answer.served_by
+        if answer.degraded:
+            response.parameters[_DEGRADED].bool_param = True
     for tensor in answer.outputs:
         output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=tensor.shape)
         if not raw:
