@@ -1,6 +1,7 @@
 """The supervisor with real children: restarts, refusals, stops, order, output, and its own death."""
 
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -119,6 +120,20 @@ def test_a_child_that_refuses_to_start_is_left_alone_with_its_reason(host: Host)
 def test_a_program_that_does_not_exist_fails_and_hurts_nobody(host: Host) -> None:
     assert ask(host.socket, Start(ChildSpec("nothing", ("/no/such/program",)))) == Ok()
     assert "No such file" in host.wait_for("nothing", lambda child: child.state == "failed").reason
+
+
+def test_a_child_that_could_not_be_started_for_want_of_descriptors_is_started_when_there_are_some(host: Host) -> None:
+    host.start("worker", "ready", "sleep")
+    first = host.wait_for("worker", is_ready)
+    held = len(os.listdir(f"/proc/{host.process.pid}/fd"))
+    most = resource.prlimit(host.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(host.process.pid, resource.RLIMIT_NOFILE, (held, most[1]))
+    os.kill(first.pid, signal.SIGKILL)
+    while "cannot start" not in host.log.read_text():
+        time.sleep(0.01)
+    resource.prlimit(host.process.pid, resource.RLIMIT_NOFILE, most)
+    again = host.wait_for("worker", lambda child: is_ready(child) and child.pid != first.pid)
+    assert (again.restarts >= 2, again.reason) == (True, "")
 
 
 def test_file_descriptors_of_the_supervisor_cannot_be_named_from_outside(host: Host) -> None:

@@ -29,11 +29,13 @@ def spawn(spec: ChildSpec, environ: Mapping[str, str]) -> Process:
     """Start `spec` in a process group of its own, because Ctrl-C is the supervisor's business, with an empty stdin and
     one pipe for stdout and stderr. A confined child gets only those variables of `environ` that hold no secrets.
 
-    Raises OSError where the program cannot be started."""
-    notify_fd, notify_end = os.pipe()
-    output_fd, output_end = os.pipe()
+    Raises OSError where the program cannot be started; nothing is left of it then."""
     around = environ if spec.confinement is None else scrub(environ)
+    notify_fd, notify_end = os.pipe()
+    opened = [notify_fd, notify_end]
     try:
+        output_fd, output_end = os.pipe()
+        opened += (output_fd, output_end)
         pid = os.posix_spawn(
             spec.argv[0],
             spec.argv,
@@ -49,16 +51,21 @@ def spawn(spec: ChildSpec, environ: Mapping[str, str]) -> Process:
             setsigmask=(),
             setsigdef=_RESET,
         )
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:  # too many descriptors: nobody would see it die
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
     except OSError:
-        os.close(notify_fd)
-        os.close(output_fd)
+        for descriptor in opened:
+            os.close(descriptor)
         raise
-    finally:
-        os.close(notify_end)
-        os.close(output_end)
+    os.close(notify_end)
+    os.close(output_end)
     os.set_blocking(notify_fd, False)
     os.set_blocking(output_fd, False)
-    return Process(pid, os.pidfd_open(pid), notify_fd, output_fd)
+    return Process(pid, pidfd, notify_fd, output_fd)
 
 
 def describe_exit(exit_code: int) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import time
@@ -15,8 +16,11 @@ from hyperion.fleet.output import OutputPump
 from hyperion.fleet.spawn import Process, describe_exit, spawn
 from hyperion.fleet.walls import Walls
 from hyperion.policy.restart import Death, RestartState, decide_restart
+from hyperion.schema.config import EXIT_REFUSED
 
 _NOTIFY_BYTES = 64 << 10
+# What another try does not mend; memory, processes, descriptors and disks come back.
+LASTING = frozenset((errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.E2BIG))
 
 
 class Surroundings(msgspec.Struct, frozen=True):
@@ -58,8 +62,8 @@ class Supervised:
             except OSError as error:
                 if self._walls:
                     self._walls.tear_down()
-                self._note(state=FAILED, reason=f"cannot start {self.spec.argv[0]}: {error.strerror}")
-                self._around.log(self.spec.name, self.seen.reason)
+                self._note(reason=f"cannot start {self.spec.argv[0]}: {error.strerror}")
+                self._come_back(Death(None, EXIT_REFUSED if error.errno in LASTING else 1), "not started")
                 return
         self._process = process
         self._ready_since_s = None
@@ -163,9 +167,12 @@ class Supervised:
 
     def _recover(self, exit_code: int) -> None:
         ready_s = None if self._ready_since_s is None else self._loop.time() - self._ready_since_s
-        restart = decide_restart(Death(ready_s, exit_code), self._restarts)
+        self._come_back(Death(ready_s, exit_code), describe_exit(exit_code))
+
+    def _come_back(self, death: Death, how: str) -> None:
+        """Start it again, now or later, or leave it alone."""
+        restart = decide_restart(death, self._restarts)
         self._restarts = restart.state
-        how = describe_exit(exit_code)
         because = f": {self.seen.reason}" if self.seen.reason else ""
         if restart.delay_s is None:
             self._note(state=FAILED, pid=0, exit=how)
