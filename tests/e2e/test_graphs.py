@@ -74,6 +74,13 @@ def infer(served: Served, name: str, **inputs: tuple[str, list[int], list[Any]])
     return answer
 
 
+def post_example(served: Served, made: Path, kind: str, name: str) -> Answer:
+    """What the request that the example's script wrote is answered with."""
+    answer = served.post(f"/v2/models/{name}/infer", (made / kind / "request.json").read_bytes())
+    assert answer.status == 200, answer.body
+    return answer
+
+
 def output(answer: Answer, name: str) -> list[Any]:
     return next(list(one["data"]) for one in answer.json()["outputs"] if one["name"] == name)
 
@@ -91,6 +98,7 @@ def test_the_pipeline_says_what_it_reads(served: Served, made: Path) -> None:
     words = [sentence.split()[-1] for sentence in output(infer(served, name, x=x), "sentence")]
     expected = [["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"][digit] for digit in y]
     assert sum(one == other for one, other in zip(words, expected, strict=True)) >= 18
+    assert output(post_example(served, made, "pipeline", name), "sentence") == ["a thin zero", "a bold one"]
 
 
 def test_the_ensemble_averages_three_models(served: Served, made: Path) -> None:
@@ -101,6 +109,7 @@ def test_the_ensemble_averages_three_models(served: Served, made: Path) -> None:
     assert scores.sum(axis=1) == pytest.approx(np.ones(50), abs=1e-4)
     assert (scores.argmax(axis=1) == y).mean() > 0.9
     assert "x-hyperion-missing" not in answer.headers
+    assert len(output(post_example(served, made, "ensemble", name), "probabilities")) == 20
 
 
 def test_the_switch_knows_the_language(served: Served, made: Path) -> None:
@@ -108,6 +117,7 @@ def test_the_switch_knows_the_language(served: Served, made: Path) -> None:
     for language, expected in (("de", 1.0), ("en", 0.0), ("fr", 0.0)):
         text, said = ("BYTES", [1], ["danke"]), ("BYTES", [1], [language])
         assert output(infer(served, name, text=text, language=said), "friendly") == [expected]
+    assert output(post_example(served, made, "switch", name), "friendly") == [2.0]
 
 
 def test_the_cascade_spares_its_large_model_and_graph_fit_finds_the_same_threshold(
@@ -121,6 +131,7 @@ def test_the_cascade_spares_its_large_model_and_graph_fit_finds_the_same_thresho
     assert small + large == 300
     assert large < 100
     assert (np.array(output(answer, "label")) == y).mean() > 0.94
+    assert len(output(post_example(served, made, "cascade", name), "label")) == 64
 
     path = tmp_path / "cascade.yaml"
     path.write_text((EXAMPLES / "cascade" / "cascade.yaml").read_text())

@@ -4,10 +4,12 @@
     python examples/graphs/cascade/make_models.py build
 
 Writes `small.onnx` and `large.onnx`, trained on 497 of scikit-learn's 1,797 digits, and `calibration.npz`, the 1,300
-that neither has seen: `hyperion graph fit` finds out from them when the small one is sure enough.
+that neither has seen: `hyperion graph fit` finds out from them when the small one is sure enough. 64 of these are in
+`request.json`.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,8 @@ def main() -> None:
         write_model(model, out / f"{name}.onnx")
         print(f"{name}: {model.score(other_x, other_y):.3f} of the other digits right")
     np.savez(out / "calibration.npz", x=other_x, digit=other_y)
+    rows = {"name": "x", "datatype": "FP32", "shape": [64, 64], "data": other_x[:64].tolist()}
+    (out / "request.json").write_text(json.dumps({"inputs": [rows]}))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,12 @@
     pip install 'hyperion-inference[examples]'
     python examples/graphs/ensemble/make_models.py build
 
-Writes `linear.onnx`, `trees.onnx` and `network.onnx`, and prints how often each is right, and their average.
+Writes `linear.onnx`, `trees.onnx`, `network.onnx` and a `request.json` with two digits, and prints how often each model
+is right, and their average.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,8 @@ def main() -> None:
         exported = to_onnx(model, initial_types=inputs, options={"zipmap": False}, target_opset=17)
         (out / f"{name}.onnx").write_bytes(exported.SerializeToString())
         print(f"{name}: {model.score(other_x, other_y):.3f} right")
+    rows = {"name": "x", "datatype": "FP32", "shape": [2, 64], "data": other_x[:2].tolist()}
+    (out / "request.json").write_text(json.dumps({"inputs": [rows]}))
     print(f"their average: {(total.argmax(axis=1) == other_y).mean():.3f} right")
 
 

@@ -4,10 +4,11 @@ and a sentence is made of both.
     pip install 'hyperion-inference[examples]'
     python examples/graphs/pipeline/make_models.py build
 
-Writes `scale.onnx`, `read.onnx`, and the Python models `ink` and `say`.
+Writes `scale.onnx`, `read.onnx`, the Python models `ink` and `say`, and a `request.json` with two digits.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,8 @@ def main() -> None:
         (out / name / "model.py").write_text(code)
     write_onnx(scaler, "x", out / "scale.onnx")
     write_onnx(LogisticRegression(max_iter=500).fit(scaler.transform(x), y), "x", out / "read.onnx")
+    rows = {"name": "x", "datatype": "FP32", "shape": [2, 64], "data": x[:2].tolist()}
+    (out / "request.json").write_text(json.dumps({"inputs": [rows]}))
 
 
 if __name__ == "__main__":

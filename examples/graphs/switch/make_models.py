@@ -2,10 +2,12 @@
 
     python examples/graphs/switch/make_models.py build
 
-Writes the Python models `german` and `english`, which take a `text` and the `language` that it is said to be in.
+Writes the Python models `german` and `english`, which take a `text` and the `language` that it is said to be in, and a
+`request.json`.
 """
 
 import argparse
+import json
 from pathlib import Path
 
 CODE = """
@@ -37,6 +39,9 @@ def main() -> None:
         (out / name).mkdir(parents=True, exist_ok=True)
         code = CODE.format(good=set(good.split()), bad=set(bad.split()))
         (out / name / "model.py").write_text(code)
+    given = {"text": "danke das war super", "language": "de"}
+    inputs = [{"name": name, "datatype": "BYTES", "shape": [1], "data": [value]} for name, value in given.items()]
+    (out / "request.json").write_text(json.dumps({"inputs": inputs}))
 
 
 if __name__ == "__main__":
