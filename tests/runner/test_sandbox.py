@@ -99,6 +99,34 @@ def test_what_is_forbidden_says_how_to_ask_for_it(tmp_path: Path, body: str, hin
     assert hint in told
 
 
+@pytest.mark.parametrize(
+    ("body", "options", "hint"),
+    [
+        ("from multiprocessing.shared_memory import SharedMemory as S; S(create=True, size=1)", {}, "processes: true"),
+        ("open('/dev/shm/x', 'w')", {}, "processes: true"),
+        ("[open('/dev/null') for _ in range(9_999)]", {}, "allows 4,096 open files"),
+        ("(pathlib.Path.home() / 'x').write_bytes(bytes(2 << 20))", {"scratch_mb": 1}, "resources.scratch_mb"),
+        ('raise RuntimeError("can\'t start new thread")', {}, "1,024 threads"),
+        ("socket.socket(socket.AF_UNIX)", {"network": True}, "no Unix sockets"),
+        ("import multiprocessing as m; m.get_context('forkserver').Pool(1)", {"processes": True}, "no Unix sockets"),
+        ("import multiprocessing as m; m.Manager()", {"processes": True}, "no Unix sockets"),
+    ],
+)
+def test_a_hint_asks_for_what_would_help(tmp_path: Path, body: str, options: dict[str, Any], hint: str) -> None:
+    code, told, _ = load(tmp_path, body, ModelOptions(threads=1, **options))
+    assert code == 3
+    assert hint in told
+
+
+def test_what_the_sandbox_has_no_part_in_has_no_hint(tmp_path: Path) -> None:
+    """A name that nobody knows is no matter of the network that the model was given."""
+    body = "socket.getaddrinfo('no.such.name.invalid', 80)"
+    code, told, _ = load(tmp_path, body, ModelOptions(threads=1, network=True))
+    assert code == 3
+    assert "gaierror" in told
+    assert "sandbox" not in told
+
+
 def test_a_module_beside_the_platform_is_named_in_the_hint(tmp_path: Path) -> None:
     (tmp_path / "neighbouring.py").write_text("")
     model = tmp_path / "model"
