@@ -19,7 +19,7 @@ from hyperion.gateway.process import Gateway, run
 from hyperion.gateway.siblings import Siblings, fetch, socket_of
 from hyperion.gateway.tls import make_tls_context
 from hyperion.schema.config import GatewayConfig
-from hyperion.schema.errors import InternalError, ModelRefused, NotReady
+from hyperion.schema.errors import InternalError, InvalidConfig, ModelRefused, NotReady
 from hyperion.schema.events import RequestRecord
 from hyperion.schema.protect import Access, Directory, Protection, TenantRecord
 from hyperion.schema.snapshot import ServedModel, ServedVersion, Snapshot
@@ -287,6 +287,25 @@ async def test_requests_go_through_tls(obedient: ServedVersion, certificates: Pa
             assert (await client.answer()).status == 200
             assert (await client.ask(b"no HTTP\r\n\r\n")).status == 400
             assert await client.rest() == b""
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        ({"tls_key": "client.key"}, "server.pem and key .*client.key cannot be used together"),
+        ({"tls_key": "encrypted.key"}, "encrypted.key is encrypted"),
+        ({"tls_cert": "names"}, "names and key .*server.key cannot be used together"),
+        ({"tls_client_ca": "names"}, "client CA .*names cannot be used .*expected certificates in PEM"),
+        ({"tls_client_ca": "nothing"}, "nothing cannot be read: No such file"),
+    ],
+)
+def test_tls_files_that_cannot_be_used_are_refused_by_name(
+    certificates: Path, broken: dict[str, str], message: str
+) -> None:
+    openssl(certificates, "ec", "-in", "server.key", "-out", "encrypted.key", "-aes256", "-passout", "pass:secret")
+    paths = {field: str(certificates / name) for field, name in broken.items()}
+    with pytest.raises(InvalidConfig, match=message):
+        make_tls_context(msgspec.structs.replace(tls_config(certificates, True), **paths), "h2")
 
 
 @pytest.mark.parametrize("shows", ["", "stranger"])

@@ -22,20 +22,32 @@ def make_tls_context(config: GatewayConfig, protocol: str) -> ssl.SSLContext | N
     for path in (config.tls_cert, config.tls_key, config.tls_client_ca):
         if path is not None:
             _check_readable(path)
+
+    def refuse_to_open() -> str:  # without it OpenSSL asks whoever sits at the terminal, and waits
+        raise InvalidConfig(f"TLS key {config.tls_key} is encrypted; give one that is not, readable by this user only")
+
     try:
-        context.load_cert_chain(config.tls_cert, config.tls_key)
-        if config.tls_client_ca:
-            context.load_verify_locations(config.tls_client_ca)
-            # Where credentials are required anyway, a certificate is one kind of them.
-            context.verify_mode = ssl.CERT_OPTIONAL if config.require_auth else ssl.CERT_REQUIRED
+        context.load_cert_chain(config.tls_cert, config.tls_key, refuse_to_open)
     except ssl.SSLError as error:
-        reason = error.reason or str(error)
         raise InvalidConfig(
-            f"TLS: certificate {config.tls_cert} and key {config.tls_key} cannot be used together ({reason}); "
+            f"TLS: certificate {config.tls_cert} and key {config.tls_key} cannot be used together ({_why(error)}); "
             "check that both are PEM files and belong to each other"
         ) from None
+    if config.tls_client_ca:
+        try:
+            context.load_verify_locations(config.tls_client_ca)
+        except ssl.SSLError as error:
+            raise InvalidConfig(
+                f"TLS client CA {config.tls_client_ca} cannot be used ({_why(error)}); expected certificates in PEM"
+            ) from None
+        # Where credentials are required anyway, a certificate is one kind of them.
+        context.verify_mode = ssl.CERT_OPTIONAL if config.require_auth else ssl.CERT_REQUIRED
     context.set_alpn_protocols([protocol])
     return context
+
+
+def _why(error: ssl.SSLError) -> str:
+    return error.reason or str(error)
 
 
 class TlsFiles:
