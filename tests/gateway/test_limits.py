@@ -103,6 +103,16 @@ def test_a_refused_request_uses_up_no_other_limit() -> None:
     assert 'tenant "noisy": over the limit of 1 requests per second' in passes(one, noisy, START)
 
 
+def test_callers_of_two_tenants_whom_their_issuers_call_the_same_have_limits_of_their_own() -> None:
+    one = limiter(EndpointLimits(per_key=Limits(requests_per_second=0.001, burst=2, concurrency=1)))
+    noisy, quiet = (
+        Caller(tenant, "jwt:alice", frozenset(), TenantRecord(tenant, key_limits=Limits(requests_per_second=0.001)))
+        for tenant in ("noisy", "quiet")
+    )
+    assert [passes(one, noisy, START, end=False) == "" for _ in range(3)] == [True, False, False]
+    assert passes(one, quiet, START) == ""
+
+
 def test_what_start_refuses_gives_back_what_enter_charged() -> None:
     limits = EndpointLimits(requests_per_second=0.001, burst=2, concurrency=1)
     one = limiter(limits)

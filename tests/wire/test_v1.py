@@ -309,6 +309,16 @@ def test_members_that_are_no_inputs_are_parameters_for_the_model() -> None:
     assert generate({"s": "hi", "parameters": None}, TEXT).parameters == {}
 
 
+def test_among_the_parameters_of_a_generate_request_priority_and_timeout_are_for_the_platform() -> None:
+    call = generate({"s": "hi", "parameters": {"priority": 3, "timeout": 250, "k": 1}, "timeout": 30}, TEXT)
+    assert (call.priority, call.timeout_ns, call.parameters) == (3, 250_000, {"k": 1, "timeout": 30})
+    for parameters in ({"priority": 10}, {"timeout": -1}, {"timeout": "1"}):
+        with pytest.raises(
+            MalformedRequest, match=f'parameter "{next(iter(parameters))}" is .*, expected a whole number'
+        ):
+            generate({"s": "hi", "parameters": parameters}, TEXT)
+
+
 @pytest.mark.parametrize(
     ("body", "signature", "error", "message"),
     [

@@ -17,7 +17,7 @@ from hyperion.wire.json.data import check_row_count
 from hyperion.wire.json.nulls import Nulls
 from hyperion.wire.json.text import text_or_base64
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.parameters import Parameters, Scalar, check_parameter_count
+from hyperion.wire.parameters import Parameters, Scalar, check_parameter_count, take_urgency
 from hyperion.wire.signature_values import tensor_of_one_row
 from hyperion.wire.tensor import to_numpy
 
@@ -29,8 +29,8 @@ _decode_parameters = msgspec.json.Decoder(Parameters | None).decode
 def decode_generate(
     model: str, version: str, body: Buffer, signature: Signature, limits: WireLimits, nulls: Nulls = None
 ) -> InferenceCall:
-    """One generate request: a call with one row. A member that is no input of the model is a parameter for it. `nulls`
-    is as in `v1.decode_predict`.
+    """One generate request: a call with one row. A member that is no input of the model is a parameter for it; of those
+    in `parameters`, `priority` and `timeout` are for us. `nulls` is as in `v1.decode_predict`.
 
     Raises MalformedRequest naming the member that is wrong, TooLarge, or Unsupported.
     """
@@ -38,6 +38,7 @@ def decode_generate(
     members: dict[str, Raw] = decode_envelope(_decode_members, body, limits, "a generate request")
     specs = {spec.name: spec for spec in signature.inputs}
     inputs = []
+    given: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
     request_id = ""
     for name, raw in members.items():
@@ -46,14 +47,17 @@ def decode_generate(
         elif name == "id":
             request_id = _decode_id(raw, limits)
         elif name == "parameters":
-            parameters |= _member(_decode_parameters, raw, "parameters", "an object of single values") or {}
+            given = _member(_decode_parameters, raw, "parameters", "an object of single values") or {}
         else:
             what = f'"{name[:64]}" (no input of the model, so a parameter)'
             parameters[name] = _member(_decode_scalar, raw, what, "a single value")
     if not inputs:
         raise MalformedRequest(f"no input of the model is given; its inputs are {', '.join(specs)}")
+    priority, timeout_ns = take_urgency(given)
+    parameters |= given
     check_parameter_count(parameters, limits)
-    return InferenceCall(model, version, request_id, tuple(inputs), parameters=parameters or NO_PARAMETERS)
+    asked = parameters or NO_PARAMETERS
+    return InferenceCall(model, version, request_id, tuple(inputs), (), asked, priority, timeout_ns)
 
 
 def _member(decode: Any, raw: Raw, what: str, expected: str) -> Any:

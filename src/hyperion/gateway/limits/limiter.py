@@ -211,7 +211,8 @@ class Limiter:
         if meter is not None:
             meter.set_quotas(record.quotas)
         plan = Plan(book.generation, meter)
-        key, tenant = caller.key or caller.subject, caller.tenant
+        tenant = caller.tenant
+        key = caller.key or f"{caller.subject} of {tenant}"  # two issuers may give one name to two tenants' callers
         whose = f'tenant "{tenant}"' if tenant else "callers without credentials"
         there = f'endpoint "{endpoint}"'
         policies = []

@@ -37,7 +37,7 @@ from hyperion.wire.oip.metadata import (
     encode_server_metadata,
 )
 from hyperion.wire.oip.request import Request, RequestInput, RequestOutput, StrictRequest
-from hyperion.wire.parameters import Parameters, Scalar, check_parameter_count
+from hyperion.wire.parameters import Parameters, Scalar, check_parameter_count, take_urgency
 from hyperion.wire.tensor import DATATYPES, Datatype, count_elements, datatype_of
 
 __all__ = [
@@ -55,7 +55,6 @@ __all__ = [
 
 _SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
 _DATATYPE_KEYS = re.compile(rb'"datatype"\s*:')
-_MAX_PRIORITY = 9
 
 
 _decode_strict = msgspec.json.Decoder(StrictRequest).decode
@@ -233,11 +232,8 @@ def _finish(
     _check_parameters(given, limits)
     parameters: dict[str, Any] = dict(given)
     binary = _boolean(parameters.pop("binary_data_output", None), "binary_data_output")
-    priority = _whole(parameters.pop("priority", None), "priority", _MAX_PRIORITY)
-    timeout_us = _whole(parameters.pop("timeout", None), "timeout", 2**53)
-    call = InferenceCall(
-        model, version, request.id, inputs, outputs, parameters or NO_PARAMETERS, priority, timeout_us * 1000
-    )
+    priority, timeout_ns = take_urgency(parameters)
+    call = InferenceCall(model, version, request.id, inputs, outputs, parameters or NO_PARAMETERS, priority, timeout_ns)
     return call, AnswerFormat(request.id, bool(binary), overrides)
 
 
@@ -271,13 +267,4 @@ def _decode_outputs(
 def _boolean(value: Scalar, name: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise MalformedRequest(f'parameter "{name}" is {value!r}, expected true or false')
-    return value
-
-
-def _whole(value: Scalar, name: str, maximum: int) -> int:
-    """A parameter that is a whole number from 0 to `maximum`; 0 when it is not given."""
-    if value is None:
-        return 0
-    if type(value) is not int or not 0 <= value <= maximum:
-        raise MalformedRequest(f'parameter "{name}" is {value!r}, expected a whole number from 0 to {maximum}')
     return value
