@@ -408,6 +408,27 @@ async def test_a_gateway_whose_background_task_dies_ends_with_a_failure(
     assert "a background task ended" in capsys.readouterr().err
 
 
+@on_uvloop
+async def test_a_gateway_that_rests_is_roused_by_the_next_call_and_ends_it_in_time(
+    tmp_path: Path, obedient: ServedVersion, new_fifo: Callable[[], Fifo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hyperion.gateway.process.IDLE_LOOKS", 1)
+    monkeypatch.setattr("hyperion.gateway.process.REST_S", 3600.0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        running = Running(process_config(tmp_path, obedient, listener), monkeypatch)
+        await running.ready.wait()
+        client = Client(*await asyncio.open_connection("127.0.0.1", listener.getsockname()[1]))
+        for fifo in (new_fifo(), new_fifo()):
+            while not running.gateway._pipeline.resting:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            assert (await client.ask(infer(fifo.command, **{"x-request-timeout-ms": 30}))).status == 504
+            await fifo.reached()
+            assert not running.gateway._pipeline.resting  # the replica still computes
+            fifo.release()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await running.ended == 0
+
+
 def test_a_gateway_that_cannot_listen_says_so(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:

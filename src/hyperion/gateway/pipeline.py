@@ -61,6 +61,8 @@ class Pipeline:
         self._id_block = 0
         self._id_start = f"{id_prefix}0"
         self._id_index = 0
+        self.resting = False  # nobody looks at deadlines: the next call has to rouse him who does
+        self.rouse: Callable[[], None] = _nobody
         self.starting = False  # an edge does not listen yet
         self.leaving = False  # nobody new is let in; who is there is still answered
         self.draining = False  # not any more
@@ -133,6 +135,9 @@ class Pipeline:
         `peer` are for them. `timeout_ns` and `priority` are the transport's (header, gRPC deadline); the shorter
         timeout of transport, call and endpoint holds.
         """
+        if self.resting:
+            self.resting = False
+            self.rouse()
         pending = PendingCall(call, reply, protocol, request_id, received_ns, 0, 0, 0, stream)
         if priority is not None:
             pending.priority = priority
@@ -325,6 +330,12 @@ class Pipeline:
             pool.look_at_deadlines(now_ns)
         self._metrics.settle()
 
+    def is_idle(self) -> bool:
+        """Whether `look_at_deadlines` can wait until a call comes."""
+        if self._door is not None and not self._door.is_idle():
+            return False
+        return all(pool.is_idle() for pool in self._router.all_pools())
+
     def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
         """What stands now, for the metrics."""
         queued: dict[tuple[str, ...], float] = {}
@@ -350,3 +361,7 @@ class Pipeline:
             "hyperion_brownout": brownouts,
             "hyperion_snapshot_version": {(): self._router.table.version},
         }
+
+
+def _nobody() -> None:
+    """Nobody looks at deadlines yet."""

@@ -382,6 +382,12 @@ class VersionPool(OpenCalls):
                 link.cancel(pending)
             link.give_up(now_ns)
 
+    def is_idle(self) -> bool:
+        """Whether nothing here changes by the passing of time alone: no call is open, no load ebbs away."""
+        if self.queue.rows or self.brownout or self._overload.load > NO_LOAD or self._retired:
+            return False
+        return all(not link.held_rows for link in self._links.values())
+
     def _expire_held(self, link: Link, pending: PendingCall, batch: Batch, now_ns: int) -> None:
         """The time of a call is over that the link holds, or held until now."""
         if link.breaker is not None:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from hyperion.gateway.grpc.edge import GrpcEdge
 
 DEADLINE_LOOK_S: Final = 0.01
+IDLE_LOOKS: Final = 100  # so many in a row find nothing: then the next call is waited for
+REST_S: Final = 1.0
 GIVE_WAY_S: Final = 1.5  # how long what takes a while to import lets the first model go first
 FIRST_CALLER_S: Final = 0.05  # and then the caller who waits for it
 BACKLOG: Final = 4096
@@ -215,12 +217,28 @@ class Gateway:
         await asyncio.sleep(FIRST_CALLER_S)
 
     async def _look_at_deadlines(self) -> None:
+        called = asyncio.Event()
+        self._pipeline.rouse = called.set
+        idle = 0
         while True:
             await asyncio.sleep(DEADLINE_LOOK_S)
             self._pipeline.look_at_deadlines()
             self._counts.settle()
             if not self._answering.is_set() and self._pipeline.are_models_ready():
                 self._answering.set()
+            idle = 0 if self._pipeline.starting or not self._pipeline.is_idle() else idle + 1
+            if idle >= IDLE_LOOKS:
+                idle = await self._rest(called)
+
+    async def _rest(self, called: asyncio.Event) -> int:
+        """Waits for a call, a second at most. Returns how many idle looks that is worth: none, if one came."""
+        called.clear()
+        self._pipeline.resting = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(REST_S):
+                await called.wait()
+        self._pipeline.resting = False
+        return 0 if called.is_set() else IDLE_LOOKS
 
     async def _tick(self) -> None:
         while True:

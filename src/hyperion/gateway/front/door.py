@@ -110,6 +110,12 @@ class Door:
         who = self._identities.identify(headers, peer)
         return [shows(access, self.required, who.anonymous, who.tenant, who.scopes, who.claims) for access in rules]
 
+    def is_idle(self) -> bool:
+        """Whether nobody waits for an answer that another one computes."""
+        return not self._landing and not any(
+            guard.flights is not None and guard.flights.busy for guard in self._guards.values()
+        )
+
     def look_at_deadlines(self, now_ns: int) -> None:
         """Ends waiters whose deadline has passed. Called before the pools look at theirs."""
         for guard in self._guards.values():

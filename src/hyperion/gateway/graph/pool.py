@@ -227,6 +227,9 @@ class GraphPool(VersionPool):
         super()._cancel(pending)
         self._close_if_drained()
 
+    def is_idle(self) -> bool:
+        return not self._runs and super().is_idle()
+
     def look_at_deadlines(self, now_ns: int) -> None:
         for pending, run in tuple(self._runs.items()):
             if pending.deadline_ns <= now_ns:
