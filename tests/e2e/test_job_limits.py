@@ -66,7 +66,9 @@ def test_a_job_is_one_request_of_its_tenants_quota_however_often_it_is_tried(tmp
         api.ask("POST", "endpoints", {"kind": "Endpoint", "metadata": {"name": "far"}, "spec": spec})
         wait_until(lambda: served.get("/v2/models/far", key).status == 200)
         body = {"inputs": [ONE]}
-        job = served.post("/v2/models/far/infer", body, {**key, "prefer": "respond-async"}).headers["location"]
+        accepted = served.post("/v2/models/far/infer", body, {**key, "prefer": "respond-async"})
+        assert accepted.headers["ratelimit-policy"].startswith('"tenant-day";q=1;w=86400, "tenant-rows-day";q=3;')
+        job = accepted.headers["location"]
 
         def look() -> dict[str, Any]:
             seen: dict[str, Any] = served.get(job, key).json()

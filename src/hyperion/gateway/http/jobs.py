@@ -104,7 +104,8 @@ class HttpJobs:
         else:
             scope = KeyScope(tenant, model, read_key(key))
             answer, replayed = await self._once.run(scope, _fingerprint(exchange), timeout_s, execute)
-        extra = REPLAYED + _limits_of(visit) if replayed else ()
+        limits = _limits_of(visit) if replayed or later else ()  # otherwise the answer says them already
+        extra = REPLAYED + limits if replayed else limits
         exchange.connection.finish(exchange, write_answer(answer, exchange, exchange.connection.edge.date, extra))
 
     async def look(self, exchange: Exchange, target: Target, timeout_s: float) -> None:
