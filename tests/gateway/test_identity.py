@@ -235,6 +235,19 @@ async def test_only_a_trusted_proxy_can_say_who_its_caller_is(obedient: ServedVe
                 assert await status(gateway, x_hyperion_tenant="two words") == 400
 
 
+@on_uvloop
+async def test_the_log_names_the_tenant_and_the_keys_id_and_no_secret(obedient: ServedVersion) -> None:
+    async with serving(("obedient", obedient), trusted_proxies=("127.0.0.0/8",)) as gateway:
+        await gateway.protect(("obedient", obedient), directory=Directory(keys=(key(),)))
+        assert await status(gateway, **bearer(SECRET)) == 200
+        assert (await gateway.ask(request(b"{", **bearer(SECRET)))).status == 400
+        assert await status(gateway, x_hyperion_tenant="other") == 200
+        assert await status(gateway) == 200
+        said = [(event.get("tenant"), event.get("key")) for event in gateway.events("request")]
+        assert said == [("acme", "k1"), ("acme", "k1"), ("other", None), (None, None)]
+        assert SECRET not in gateway.log_stream.getvalue()
+
+
 @pytest.mark.interpreted
 @on_uvloop
 async def test_a_tenants_priority_is_the_highest_that_it_gets(obedient: ServedVersion) -> None:

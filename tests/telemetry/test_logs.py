@@ -5,6 +5,7 @@ import json
 import sys
 from typing import IO
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,6 +51,19 @@ def test_a_machine_gets_one_object_per_line() -> None:
         7.123,
     )
     assert "error" not in second
+
+
+def test_whose_a_request_was_is_told_where_it_is_known_and_the_id_of_a_key_is_nobodys_number() -> None:
+    stream = io.StringIO()
+    log = EventLog("gateway 0", "json", stream)
+    digits = "4111111111111111"  # a key's id may look like the number of a card
+    log.request(msgspec.structs.replace(RECORD, tenant="acme", key=digits))
+    log.request(msgspec.structs.replace(RECORD, tenant="ada@example.com"))
+    log.request(RECORD)
+    first, second, third = map(json.loads, written(stream).splitlines())
+    assert (first["tenant"], first["key"]) == ("acme", digits)
+    assert "ada" not in second["tenant"]
+    assert {"tenant", "key"}.isdisjoint(third)
 
 
 @pytest.mark.parametrize(

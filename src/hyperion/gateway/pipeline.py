@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from hyperion.gateway.admit import admit
-from hyperion.gateway.front.caller import ANONYMOUS, UNKNOWN_PEER, Peer
+from hyperion.gateway.front.caller import ANONYMOUS, UNKNOWN_PEER, Caller, Peer
 from hyperion.gateway.front.door import Door
 from hyperion.gateway.front.guard import Visit
 from hyperion.gateway.front.listing import Listing
@@ -179,10 +179,18 @@ class Pipeline:
         pool.enqueue(pending)
         return pending
 
-    def refused(self, protocol: str, model: str, request_id: str, received_ns: int, error: HyperionError) -> None:
+    def refused(
+        self,
+        protocol: str,
+        model: str,
+        request_id: str,
+        received_ns: int,
+        error: HyperionError,
+        caller: Caller = ANONYMOUS,
+    ) -> None:
         """Records a request that ended at the edge: it could not be decoded, or `find` refused it."""
         known = model if model in self._router.table.models else OTHER
-        self._record(known, OTHER, protocol, request_id, time.monotonic_ns() - received_ns, error, 0, 0, 0)
+        self._record(known, OTHER, protocol, request_id, time.monotonic_ns() - received_ns, error, 0, 0, 0, caller)
 
     def refused_again(self, protocol: str, model: str) -> None:
         """Counts a request that ended as an earlier one did which was refused as `Overloaded`."""
@@ -209,6 +217,7 @@ class Pipeline:
             queue_ns,
             compute_ns,
             pending.rows,
+            pending.caller,
         )
 
     def batch_done(
@@ -259,6 +268,7 @@ class Pipeline:
         queue_ns: int,
         compute_ns: int,
         rows: int,
+        caller: Caller,
     ) -> None:
         """The only place where a finished request becomes metrics and a log line."""
         code = error.code if error is not None else OK
@@ -268,7 +278,18 @@ class Pipeline:
             route = self._router.table.any_route(model) if self.access_log else None
             message = error.message if route is None else route.default.redaction.refusal(code, error.message)
         record = RequestRecord(
-            request_id, model, version, protocol, status, total_ns, queue_ns, compute_ns, rows, message
+            request_id,
+            model,
+            version,
+            protocol,
+            status,
+            total_ns,
+            queue_ns,
+            compute_ns,
+            rows,
+            message,
+            caller.tenant,
+            caller.key,
         )
         self._metrics.record(record)
         if error is not None and code in SHED:

@@ -5,7 +5,7 @@ from msgspec import Struct
 
 class RequestRecord(Struct, frozen=True, gc=False):
     """One finished request, success or not. Times are nanoseconds; `code` is the HTTP status or the gRPC status
-    name."""
+    name. `tenant` and `key` (its id) say whose it was, "" where that is not known or nobody's."""
 
     request_id: str
     model: str
@@ -17,6 +17,8 @@ class RequestRecord(Struct, frozen=True, gc=False):
     compute_ns: int = 0
     rows: int = 0
     error: str = ""
+    tenant: str = ""
+    key: str = ""
 
 
 class BatchRecord(Struct, frozen=True, gc=False):

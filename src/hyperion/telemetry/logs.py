@@ -15,7 +15,7 @@ from hyperion.schema.events import RequestRecord
 
 Format = Literal["json", "text", "auto"]
 # Fields whose texts are ours, or were looked at where they came in (request ids).
-NAMES: Final = frozenset(("request_id", "endpoint", "version", "protocol", "code", "replica"))
+NAMES: Final = frozenset(("request_id", "endpoint", "version", "protocol", "code", "replica", "key"))
 
 
 class EventLog:
@@ -64,6 +64,8 @@ class EventLog:
             version=record.version,
             protocol=record.protocol,
             code=record.code,
+            tenant=record.tenant,
+            key=record.key,
             rows=record.rows,
             total_ms=round(record.total_ns / 1e6, 3),
             queue_ms=round(record.queue_ns / 1e6, 3),

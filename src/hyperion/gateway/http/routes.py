@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from hyperion import __version__
+from hyperion.gateway.front.caller import ANONYMOUS
 from hyperion.gateway.http.exchange import JSON, Exchange
 from hyperion.gateway.http.inflate import inflate
 from hyperion.gateway.http.jobs import KEY, PATIENCE_S, PREFER, HttpJobs
@@ -166,7 +167,8 @@ class HttpRoutes:
 
     def record_refusal(self, exchange: Exchange, error: HyperionError) -> None:
         """For `gateway/http`, which answers itself what did not arrive whole."""
-        self._pipeline.refused(PROTOCOL, exchange.model, exchange.request_id, exchange.received_ns, error)
+        caller = ANONYMOUS if exchange.visit is None else exchange.visit.caller
+        self._pipeline.refused(PROTOCOL, exchange.model, exchange.request_id, exchange.received_ns, error, caller)
 
     def _remember(self, path: bytes) -> Target:
         target = parse_path(path)
