@@ -40,9 +40,29 @@ def test_what_a_tenant_used_is_told_by_day(platform: Platform) -> None:
     assert (empty["first"], empty["days"]) == (first_of_month(today), [])
 
 
+def test_what_all_tenants_used_is_told_by_name_and_page(platform: Platform) -> None:
+    with platform.database.write() as tx:
+        given = [("b", "2026-04-01", 1), ("b", "2026-04-30", 2), ("a", "2026-04-02", 5), ("c", "2026-05-01", 9)]
+        rows = [UsageRow(tenant, day, Amounts(count, 2 * count, 0, 0.5)) for tenant, day, count in given]
+        usage.put_many(tx, {"x": rows, "y": [UsageRow("b", "2026-04-01", Amounts(10))]})
+    first = platform.ask("usage?last=2026-04-30&limit=1").json()
+    assert first == {
+        "first": "2026-04-01",
+        "last": "2026-04-30",
+        "items": [{"tenant": "a", "requests": 5, "rows": 10, "tokens": 0, "cost": 0.5}],
+        "next": "a",
+    }
+    second = platform.ask("usage?last=2026-04-30&after=a").json()
+    assert second["items"] == [{"tenant": "b", "requests": 13, "rows": 6, "tokens": 0, "cost": 1.0}]
+    assert second["next"] is None
+
+
 def test_what_is_no_day_is_refused_and_so_is_who_may_only_read(platform: Platform) -> None:
-    refused = platform.ask("tenants/acme/usage?first=1st")
-    assert (refused.status, refused.json()["code"]) == (422, "invalid_resource")
+    for days in ("first=1st", "first=2026-11-02&last=2026-11-01", "last=2026-13-01"):
+        for path in ("tenants/acme/usage", "usage"):
+            refused = platform.ask(f"{path}?{days}")
+            assert (refused.status, refused.json()["code"]) == (422, "invalid_resource")
     for scope, status in {"deploy": 200, "read": 403, "infer": 403}.items():
         key = platform.ask("keys", {"tenant": "acme", "scopes": [scope]}).json()["key"]
         assert platform.ask("tenants/acme/usage", token=key).status == status
+        assert platform.ask("usage", token=key).status == status

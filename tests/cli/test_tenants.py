@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hyperion.schema.usage import Amounts, UsageRow
+from hyperion.store import usage
 from tests.api.platform import Platform
 from tests.cli.test_management import Result, Run, run  # noqa: F401
 
@@ -100,3 +102,28 @@ def test_a_key_is_rotated_with_an_overlap(run: Run, platform: Platform, monkeypa
     monkeypatch.setenv("HYPERION_TOKEN", platform.token)
     assert run("key", "rotate", new["id"]).err.endswith("make another: hyperion key create --tenant acme\n")
     assert (run("key", "rotate", "none").code, run("key", "rotate", "x", "--overlap", "soon").code) == (1, 2)
+
+
+def test_what_tenants_used_is_shown_by_name_and_by_day(run: Run, platform: Platform) -> None:  # noqa: F811
+    with platform.database.write() as tx:
+        rows = [
+            UsageRow("shop", "2026-03-01", Amounts(1_200, 2_400, 0, 0.25)),
+            UsageRow("shop", "2026-03-02", Amounts(1, 2, 3, 1.0)),
+            UsageRow("web", "2026-03-02", Amounts(7, 7)),
+        ]
+        usage.put_many(tx, {"life": rows})
+    march = ("--first", "2026-03-01", "--last", "2026-03-31")
+    assert [line.split() for line in run("usage", *march).out.splitlines()] == [
+        ["tenant", "requests", "rows", "tokens", "cost"],
+        ["shop", "1,201", "2,402", "3", "1.25"],
+        ["web", "7", "7", "0", "0"],
+    ]
+    assert [line.split()[-5:] for line in run("usage", "shop", *march).out.splitlines()[1:]] == [
+        ["2026-03-01", "1,200", "2,400", "0", "0.25"],
+        ["2026-03-02", "1", "2", "3", "1"],
+        ["total", "1,201", "2,402", "3", "1.25"],
+    ]
+    assert [item["tenant"] for item in json.loads(run("usage", "--json", *march).out)["items"]] == ["shop", "web"]
+    assert json.loads(run("usage", "shop", "--json", *march).out)["total"]["rows"] == 2_402
+    refused = run("usage", "--first", "yesterday")
+    assert (refused.code, "expected YYYY-MM-DD" in refused.err) == (1, True)

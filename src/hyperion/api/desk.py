@@ -158,6 +158,9 @@ class Usage(Protocol):
     def read(self, tenant: str, first: str = "", last: str = "") -> tuple[str, str, list[DayUsage], Amounts]:
         """First and last day, what was used on each day between them, and the sum."""
 
+    def read_all(self, first: str, last: str, after: str, limit: int) -> tuple[str, str, list[tuple[str, Amounts]]]:
+        """First and last day, and the sums of tenants by name."""
+
 
 class Jobs(Protocol):
     """What was to be answered later."""

@@ -1,10 +1,11 @@
-"""`/api/v1/tenants/{tenant}/usage`: what a tenant has used, by day."""
+"""`/api/v1/usage`: what each tenant has used; `/api/v1/tenants/{tenant}/usage`: what one has, by day."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
 
+from hyperion.api.bodies import After, Limit
 from hyperion.api.callers import Deployer
 from hyperion.api.records import Management, desk_of
 from hyperion.schema.usage import Amounts
@@ -38,8 +39,35 @@ class UsageView(BaseModel):
     days: list[DayView] = Field(description="those on which there was anything, in order")
 
 
+class TenantUsageView(AmountsView):
+    """What one tenant used."""
+
+    tenant: str
+
+
+class UsageList(BaseModel):
+    """What tenants used from one day to another, by name; those that used nothing are not among them."""
+
+    first: str
+    last: str
+    items: list[TenantUsageView]
+    next: str | None = Field(default=None, description="give it as `after` for those behind; null where there are none")
+
+
 def add_usage_routes(router: APIRouter, management: Management) -> None:
-    """Add the route."""
+    """Add the routes."""
+
+    @router.get("/usage")
+    def list_usage(
+        _caller: Deployer, first: Day = "", last: Day = "", after: After = "", limit: Limit = 100
+    ) -> UsageList:
+        """What each tenant used: from the first of the month (`first`) to today (`last`) unless said otherwise.
+
+        What gateways counted in the last seconds may be missing.
+        """
+        begins, ends, found = desk_of(management).usage.read_all(first, last, after, limit)
+        items = [TenantUsageView(tenant=tenant, **_view(used).model_dump()) for tenant, used in found]
+        return UsageList(first=begins, last=ends, items=items, next=found[-1][0] if len(found) == limit else None)
 
     @router.get("/tenants/{tenant}/usage")
     def get_usage(_caller: Deployer, tenant: TenantName, first: Day = "", last: Day = "") -> UsageView:

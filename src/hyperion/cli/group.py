@@ -17,6 +17,7 @@ COMMANDS = {
     "deploy": "command_deploy",
     "rollout": "command_rollout",
     "key": "command_key",
+    "usage": "command_usage",
     "job": "command_job",
     "graph": "command_graph",
     "ledger": "command_ledger",

@@ -47,12 +47,25 @@ class UsageDesk:
 
     def read(self, tenant: str, first: str = "", last: str = "") -> tuple[str, str, list[DayUsage], Amounts]:
         """The first and the last day, what was used on each day between them, and the sum. "" is the first of the
-        last one's month, and today. Raises `InvalidResource` for what is no day."""
-        last = _parse(last) if last else day_of(self._clock())
-        first = _parse(first) if first else first_of_month(last)
+        last one's month, and today. Raises `InvalidResource` for what is no day, and where the first is after the
+        last."""
+        first, last = self._days(first, last)
         with self._database.read() as tx:
             days = usage.days_of(tx, tenant, first, last)
         return first, last, days, usage.total_of(days)
+
+    def read_all(self, first: str, last: str, after: str, limit: int) -> tuple[str, str, list[tuple[str, Amounts]]]:
+        """The first and the last day, and the sums of the next `limit` tenants behind `after`, by name. As `read`."""
+        first, last = self._days(first, last)
+        with self._database.read() as tx:
+            return first, last, usage.tenants_of(tx, first, last, after, limit)
+
+    def _days(self, first: str, last: str) -> tuple[str, str]:
+        last = _parse(last) if last else day_of(self._clock())
+        first = _parse(first) if first else first_of_month(last)
+        if first > last:
+            raise InvalidResource(f"the first day, {first}, is after the last, {last}; expected it the other way round")
+        return first, last
 
 
 def _parse(day: str) -> str:

@@ -71,6 +71,19 @@ def days_of(tx: Connection, tenant: str, first: str, last: str) -> list[DayUsage
     return [DayUsage(row[0], _amounts(row, 1)) for row in tx.execute(query)]
 
 
+def tenants_of(tx: Connection, first: str, last: str, after: str, limit: int) -> list[tuple[str, Amounts]]:
+    """What all gateways counted from `first` to `last`, of at most `limit` tenants by name behind `after`."""
+    query = (
+        select(TENANT_USAGE.c.tenant, *[func.sum(column) for column in _COLUMNS])
+        .where(TENANT_USAGE.c.tenant > after)
+        .where(TENANT_USAGE.c.day.between(first, last))
+        .group_by(TENANT_USAGE.c.tenant)
+        .order_by(TENANT_USAGE.c.tenant)
+        .limit(limit)
+    )
+    return [(row[0], _amounts(row, 1)) for row in tx.execute(query)]
+
+
 def total_of(days: Iterable[DayUsage]) -> Amounts:
     """The sum."""
     total = NOTHING
