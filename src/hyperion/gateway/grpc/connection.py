@@ -203,9 +203,14 @@ class GrpcConnection:
         self._look_at_unsent(now_s, self.server.body_timeout_s)
         self.wake()
 
+    def unsent_bytes(self) -> int:
+        """Bytes of answers that the client has not taken yet."""
+        unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return unsent + self.sender.queued_bytes
+
     def _look_at_unsent(self, now_s: float, timeout_s: float) -> None:
         """Ends the answers that nobody takes: all of them where not a byte has moved within the time."""
-        unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        unsent = self.unsent_bytes() - self.sender.queued_bytes
         progress = (self.sender.sent_bytes, unsent)
         if progress != self._progress or not (unsent or self.sender.queued_bytes):
             self._progress, self._progress_s = progress, now_s

@@ -15,6 +15,7 @@ from hyperion.gateway.grpc.connection import GrpcConnection
 from hyperion.gateway.grpc.unary import UnaryCall
 from hyperion.gateway.http.large_body import BodyMemory
 from hyperion.gateway.pipeline import Pipeline
+from hyperion.gateway.unread import choose_unread
 from hyperion.schema.call import Buffer
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import HyperionError, InternalError, UnknownRoute
@@ -125,3 +126,5 @@ class GrpcServer:
         now_s = time.monotonic()
         for connection in tuple(self.connections):
             connection.look_at_time(now_s)
+        for unread in choose_unread(self.connections):
+            unread.abort()

@@ -20,6 +20,7 @@ from hyperion.gateway.http.known import KnownHead, clean_id, find_body, learn_he
 from hyperion.gateway.http.large_body import SMALLEST_BYTES, BodyMemory, BodyReceiver
 from hyperion.gateway.http.refusals import Refusals
 from hyperion.gateway.tls import peer_of
+from hyperion.gateway.unread import choose_unread
 from hyperion.schema.call import Buffer
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import (
@@ -86,6 +87,8 @@ class HttpEdge:
         self.refusals.forget_old()
         for connection in tuple(self.connections):
             connection.look_at_time(now_s)
+        for connection in choose_unread(self.connections):
+            connection.abort("all together do not read their answers, and it has the most")
 
     def look_if_empty(self) -> None:
         """Sets `empty` once it drains and the last connection has gone."""
@@ -116,6 +119,7 @@ class HttpConnection:
         "_head_began",
         "_head_bytes",
         "_headers",
+        "_held_bytes",
         "_in_head",
         "_known_head",
         "_lingering",
@@ -160,7 +164,8 @@ class HttpConnection:
         self._chunks = 0
         self._progress_bytes = 0
         self._void_bytes = 0
-        self._unsent_bytes = 0
+        self._held_bytes = 0  # of answers whose turn has not come
+        self._unsent_bytes = 0  # when it was last looked at
         self._expected_s = edge.now_s + edge.config.idle_timeout_s
 
     # --- transport ---
@@ -179,6 +184,10 @@ class HttpConnection:
         self._receiver = None
         self._forget_body()
         self._unfed.clear()
+        self._leave_exchanges()
+
+    def _leave_exchanges(self) -> None:
+        """Nobody waits for them any more."""
         for exchange in self._exchanges:
             if exchange.pending is not None:
                 exchange.pending.cancel()
@@ -197,8 +206,8 @@ class HttpConnection:
         self._read_or_pause()
 
     def unsent_bytes(self) -> int:
-        """Bytes that the client has not taken yet."""
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+        """Bytes that the client has not taken yet, or could not."""
+        return self._held_bytes + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
 
     def abort(self, _reason: str) -> None:
         """Ends the connection at once."""
@@ -336,7 +345,11 @@ class HttpConnection:
 
     def body_grew(self, size: int) -> None:
         """For the receiver: `size` more bytes of the body are there."""
-        self._count_body(size)
+        try:
+            self._count_body(size)
+        except HyperionError as error:
+            self._stop(error)
+            return
         receiver = self._receiver
         if receiver is not None and receiver.complete:
             self._end_receiver()
@@ -492,14 +505,12 @@ class HttpConnection:
         while keep_alive and exchanges and exchanges[0].ended:
             following = exchanges.popleft()
             keep_alive = following.keep_alive
-            self._write(b"".join(following.out or ()))
+            self._write_held(following)
         if not keep_alive:
             self._close()
             return
         if exchanges:
-            if exchanges[0].out is not None:
-                self._write(b"".join(exchanges[0].out))
-                exchanges[0].out = []
+            self._write_held(exchanges[0])
         else:
             self._expected_s = self.edge.now_s + self.edge.config.idle_timeout_s
         if not self._reading:
@@ -509,10 +520,20 @@ class HttpConnection:
         """Some bytes of an exchange, now or when its turn comes."""
         if self._exchanges and self._exchanges[0] is exchange:
             self._write(data)
-        elif exchange.out is None:
+            return
+        self._held_bytes += len(data)
+        if exchange.out is None:
             exchange.out = [data]
         else:
             exchange.out.append(data)
+
+    def _write_held(self, exchange: Exchange) -> None:
+        """What was kept of an exchange whose turn has come."""
+        if exchange.out is not None:
+            data = b"".join(exchange.out)
+            exchange.out = None
+            self._held_bytes -= len(data)
+            self._write(data)
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and data:
@@ -541,7 +562,7 @@ class HttpConnection:
         """Closes after what was written. While the client is still sending, only our side is closed, for a while: a
         socket closed over unread bytes is reset, and the client would never see the refusal."""
         self._closing = True
-        self._exchanges.clear()
+        self._leave_exchanges()
         transport = self._transport
         if transport is None:
             return
@@ -555,12 +576,12 @@ class HttpConnection:
         """Ends the connection if its client takes too long to send or to read, or has nothing to ask any more."""
         if now_s < self._expected_s:
             return
-        unsent = self.unsent_bytes()
+        unsent = self.unsent_bytes() - self._held_bytes
+        before, self._unsent_bytes = self._unsent_bytes, unsent
         if unsent:
-            if unsent == self._unsent_bytes:
+            if unsent == before:
                 self.abort("it does not read its answers")
                 return
-            self._unsent_bytes = unsent  # as large as it is, it must be less the next time
             self._expected_s = now_s + self.edge.config.body_timeout_s
         elif self._closing:
             if not self._exchanges:
