@@ -5,8 +5,14 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 from hyperion.fleet.lifeline import open_notify, tie_to_parent
+
+
+def stirs_for_ever(notify: Callable[[str], None]) -> None:
+    while not threading.Event().wait(0.02):
+        notify("WATCHDOG=1")
 
 
 def main(steps: list[str]) -> int:
@@ -16,6 +22,8 @@ def main(steps: list[str]) -> int:
         verb, _, value = step.partition("=")
         if verb == "ready":
             notify("READY=1")
+        elif verb == "stirs":
+            stirs_for_ever(notify)
         elif verb == "error":
             notify(f"ERROR={value}")
         elif verb == "deaf":

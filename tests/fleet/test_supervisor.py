@@ -35,8 +35,8 @@ class Host:
             assert self.process.poll() is None, self.log.read_text()
             time.sleep(0.01)
 
-    def start(self, name: str, *steps: str, wave: int = 0, output_bytes_s: int = 0) -> None:
-        spec = ChildSpec(name, CHILD + steps, wave=wave, output_bytes_s=output_bytes_s)
+    def start(self, name: str, *steps: str, wave: int = 0, output_bytes_s: int = 0, silence_s: float = 0.0) -> None:
+        spec = ChildSpec(name, CHILD + steps, wave=wave, output_bytes_s=output_bytes_s, silence_s=silence_s)
         assert ask(self.socket, Start(spec)) == Ok()
 
     def wait_for(self, name: str, test: Callable[[Child], bool], timeout_s: float = 50.0) -> Child:
@@ -172,6 +172,21 @@ def test_killing_the_supervisor_leaves_nothing_running(tmp_path: Path) -> None:
     host.process.kill()
     host.process.wait(30)
     wait_for_death(pids)
+
+
+def test_one_that_was_stopped_gives_no_sign_of_life_and_is_started_again(host: Host) -> None:
+    host.start("stirring", "ready", "stirs", silence_s=3.0)
+    host.start("silent", "ready", "sleep", silence_s=0.5)
+    host.start("unwatched", "ready", "sleep")
+    silent = host.wait_for("silent", lambda child: child.restarts >= 2)
+    assert silent.exit == "killed by SIGKILL"
+    assert "gave no sign of life for 0.5 s" in host.log.read_text()
+    first = host.wait_for("stirring", is_ready)
+    assert first.restarts == 0
+    os.kill(first.pid, signal.SIGSTOP)
+    again = host.wait_for("stirring", lambda child: is_ready(child) and child.restarts == 1)
+    assert again.pid != first.pid
+    assert host.wait_for("unwatched", is_ready).restarts == 0
 
 
 def test_sigterm_stops_the_waves_in_order(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def compute(tmp_path: Path, model: LoadedModel, texts: list[bytes], stream: bool
     with listener, wakeup, writer:
         asking = threading.Thread(target=ask)
         asking.start()
-        code = loop.run(wakeup.fileno())
+        code = loop.run(wakeup.fileno(), lambda: None)
         asking.join()
     (answer,) = answers
     return answer, code
@@ -118,7 +118,22 @@ def test_a_signal_on_the_wakeup_descriptor_drains_an_idle_runner_without_its_han
     wakeup, writer = socket.socketpair()
     with listener, wakeup, writer:
         writer.send(bytes((signal.SIGCHLD, signal.SIGTERM)))
-        assert loop.run(wakeup.fileno()) == 0
+        assert loop.run(wakeup.fileno(), lambda: None) == 0
+
+
+def test_a_loop_that_goes_round_says_so(tmp_path: Path) -> None:
+    loop, listener = make_loop(tmp_path, Echo())
+    wakeup, writer = socket.socketpair()
+    told: list[str] = []
+
+    def tell() -> None:
+        told.append("alive")
+        if len(told) == 2:
+            writer.send(bytes((signal.SIGTERM,)))
+
+    with listener, wakeup, writer:
+        assert loop.run(wakeup.fileno(), tell) == 0
+    assert len(told) == 2
 
 
 def test_a_bad_request_fails_alone_in_a_batch_that_is_as_wide_as_its_longest_text(tmp_path: Path) -> None:

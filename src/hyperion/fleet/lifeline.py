@@ -40,7 +40,8 @@ def die_with_parent() -> None:
 
 
 def open_notify(environ: MutableMapping[str, str]) -> Callable[[str], None]:
-    """Return what tells the supervisor one line: `READY=1`, `ERROR=…` or `STATUS=…`. Without one it does nothing.
+    """Return what tells the supervisor one line: `READY=1`, `ERROR=…`, `STATUS=…` or `WATCHDOG=1` (a sign of
+    life), as sd_notify(3) has them. Without one it does nothing.
 
     The variable is taken out of `environ`, so that no grandchild speaks in our name.
     """

@@ -34,6 +34,7 @@ class ChildSpec(Struct, frozen=True):
     On shutdown, children of a lower `wave` are stopped, and gone, before those of a higher one. `pass_fds` are file
     descriptors of the supervisor, so only the process that holds them can name them. `output_bytes_s` 0 passes its
     output through as it is; otherwise each line is prefixed with its name and what exceeds the rate is dropped.
+    One that is ready and gives no sign of life for `silence_s` is killed and started again; 0 waits for ever.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ChildSpec(Struct, frozen=True):
     pass_fds: tuple[int, ...] = ()
     output_bytes_s: int = 0
     confinement: Confinement | None = None
+    silence_s: float = 0.0
 
 
 class Child(Struct, frozen=True):

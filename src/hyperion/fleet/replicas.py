@@ -16,6 +16,7 @@ from hyperion.schema.config import MIB, ControlConfig, GatewayConfig, RunnerConf
 
 GATEWAY_WAVE, CONTROL_WAVE, RUNNER_WAVE = 0, 1, 2
 MODEL_OUTPUT_BYTES_S: Final = 64 << 10
+SILENCE_S: Final = 10.0  # beyond the deadline, by when a runner has ended a computation itself, if it can
 
 _ENCODER = msgspec.json.Encoder()
 BATCH: Final = "batch"
@@ -34,6 +35,7 @@ def describe_runner(config: RunnerConfig) -> ChildSpec:
         wave=RUNNER_WAVE,
         output_bytes_s=MODEL_OUTPUT_BYTES_S,
         confinement=_confine(config) if config.sandbox != "off" and config.scratch else None,
+        silence_s=config.spec.options.deadline_ms / 1000 + SILENCE_S,
     )
 
 

@@ -19,6 +19,9 @@ from hyperion.policy.restart import Death, RestartState, decide_restart
 from hyperion.schema.config import EXIT_REFUSED
 
 _NOTIFY_BYTES = 64 << 10
+# Looks for a sign of life within the time that a child may be silent. They are counted, and not the time itself: a
+# supervisor that was stopped together with its children finds one look due, and gives them their time anew.
+_LOOKS = 2
 # What another try does not mend; memory, processes, descriptors and disks come back.
 LASTING = frozenset((errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ENOTDIR, errno.E2BIG))
 
@@ -52,6 +55,8 @@ class Supervised:
         self._ready_since_s: float | None = None
         self._notified = b""
         self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
+        self._silent_looks = 0
         self._walls = Walls(spec, around.parents, self._loop, self._end_for) if spec.confinement else None
 
     def start(self, process: Process | None = None) -> None:
@@ -128,6 +133,18 @@ class Supervised:
         elif line == "READY=1" and self.seen.state == STARTING:
             self._ready_since_s = self._loop.time()
             self._note(state=READY, ready_at=time.time(), reason="", status="")
+            if self.spec.silence_s:
+                self._look_for_life()
+        elif line == "WATCHDOG=1":
+            self._silent_looks = 0
+
+    def _look_for_life(self) -> None:
+        """Kills it once it has been silent for long enough; looks again soon where it was not."""
+        if self._silent_looks == _LOOKS:
+            self._end_for(f"gave no sign of life for {self.spec.silence_s:g} s")
+            return
+        self._silent_looks += 1
+        self._look = self._loop.call_later(self.spec.silence_s / _LOOKS, self._look_for_life)
 
     def _on_output(self, descriptor: int) -> None:
         pause_s = self._pump.read(descriptor, self._loop.time())
@@ -154,6 +171,10 @@ class Supervised:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
         self._process = None
+        self._silent_looks = 0
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)  # what it started and left behind
         if self._walls:

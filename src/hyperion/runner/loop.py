@@ -3,7 +3,8 @@
 Called by `runner/process` once the model is warm. One thread: the model is never entered twice at once. A batch that
 raises is retried in halves, so that only the requests that cause it fail. Streams advance one part per turn, so that
 they and the batches share the model. A computation over its limit is ended by the kernel's timer (SIGALRM), which
-works even when the model never returns to Python.
+works even when the model never returns to Python. Where even that does nothing (the process was stopped, or the model
+has taken the signal), the supervisor ends it, as it is told no more that this loop goes round.
 """
 
 import os
@@ -31,6 +32,7 @@ from hyperion.wire.tensor import from_numpy, join_rows, to_numpy
 Arrays = dict[str, np.ndarray]
 IDLE_WAIT_S: Final = 1.0
 MEMORY_LOOK_NS: Final = 100_000_000
+TELL_NS: Final = 1_000_000_000
 EXIT_MEMORY: Final = 4
 MAX_MESSAGE: Final = 500  # characters of an exception's
 
@@ -71,18 +73,24 @@ class RunnerLoop:
         self._exit_code = 0
         self._memory_bytes = hello.memory_bytes
         self._memory_looked_ns = 0
+        self._told_ns = 0
 
     def drain(self) -> None:
         """No new gateways; `run` returns when those that are connected have left. Safe in a signal handler."""
         self._draining = True
 
-    def run(self, wakeup_fd: int) -> int:
-        """Loops until drained; returns the process's exit code. `wakeup_fd` has a byte for each signal."""
+    def run(self, wakeup_fd: int, tell_alive: Callable[[], None]) -> int:
+        """Loops until drained; returns the process's exit code. `wakeup_fd` has a byte for each signal; `tell_alive` is
+        called about once a second, but not while the model computes."""
         self._listener.setblocking(False)
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(wakeup_fd, select.EPOLLIN)
         turns: deque[Channel] = deque()
         while not self._exit_code and not (self._draining and not self._channels):
+            now_ns = time.monotonic_ns()
+            if now_ns - self._told_ns > TELL_NS:
+                self._told_ns = now_ns
+                tell_alive()
             busy = bool(turns or self._streams)
             for fd, _events in self._epoll.poll(0 if busy else IDLE_WAIT_S):
                 channel = self._channels.get(fd)

@@ -28,8 +28,8 @@ EXIT_REFUSED = 3
 
 
 def run(config: RunnerConfig, notify: Callable[[str], None]) -> int:
-    """Serves `config.spec` on `config.socket` until SIGTERM; returns the exit code. `notify` takes `READY=1` or
-    `ERROR=…`."""
+    """Serves `config.spec` on `config.socket` until SIGTERM; returns the exit code. `notify` takes `READY=1`, then
+    `WATCHDOG=1` again and again, or `ERROR=…`."""
     wakeup, wakeup_writer = socket.socketpair()
     wakeup_writer.setblocking(False)
     draining: list[int] = []
@@ -55,7 +55,7 @@ def run(config: RunnerConfig, notify: Callable[[str], None]) -> int:
     give_way()
     notify("READY=1")
     try:
-        return loop.run(wakeup.fileno())
+        return loop.run(wakeup.fileno(), lambda: notify("WATCHDOG=1"))
     finally:
         # From its sandbox a runner cannot remove it: who started the runner does.
         with contextlib.suppress(FileNotFoundError, PermissionError):
