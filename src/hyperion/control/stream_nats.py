@@ -3,7 +3,7 @@ by its `Nats-Msg-Id`."""
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from hyperion.control.stream_source import BATCH, RETRY_S, Arrived, Reply, Source, Tell, submission
@@ -13,6 +13,7 @@ from hyperion.schema.job import Submission
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
+    from nats.js import JetStreamContext
 
 FETCH_S: Final = 5.0
 
@@ -23,11 +24,19 @@ class NatsBroker:
     def __init__(self) -> None:
         self._nats = _import_nats()
         self._clients: dict[str, Client] = {}
+        self._connecting: dict[str, asyncio.Lock] = {}
+        self._tells: dict[str, Tell] = {}  # by server, of the source that was opened last
 
-    async def open(self, source: Source, tell: Tell) -> "NatsReader":  # noqa: ARG002  its errors are raised
+    async def open(self, source: Source, tell: Tell) -> "NatsReader":
+        self._tells[source.server] = tell
         client = await self._connect(source.server)
-        consumer = await client.jetstream().pull_subscribe_bind(source.consumer, source.stream)
-        return NatsReader(source, consumer.fetch)
+        reader = NatsReader(source, await client.jetstream().pull_subscribe_bind(source.consumer, source.stream))
+        try:
+            await reader.check()
+        except BaseException:
+            await reader.close()
+            raise
+        return reader
 
     async def publish(self, source: Source, reply: Reply) -> None:
         client = await self._connect(source.server)
@@ -35,24 +44,41 @@ class NatsBroker:
         await client.jetstream().publish(source.reply, reply.body, headers=headers)
 
     async def _connect(self, server: str) -> "Client":
-        client = self._clients.get(server)
-        if client is None or client.is_closed:
-            client = self._clients[server] = await self._nats.connect(server, max_reconnect_attempts=-1)
-        return client
+        async with self._connecting.setdefault(server, asyncio.Lock()):
+            client = self._clients.get(server)
+            if client is None or client.is_closed:
+                client = self._clients[server] = await self._nats.connect(
+                    server,
+                    max_reconnect_attempts=-1,
+                    error_cb=partial(self._hear, server),  # its own would write stack traces, one every two seconds
+                )
+            return client
+
+    async def _hear(self, server: str, error: Exception) -> None:
+        tell = self._tells.get(server)
+        if tell is not None:
+            tell(type(error).__name__, f"{type(error).__name__}: {error}")
 
 
 class NatsReader:
     """A consumer, bound."""
 
-    def __init__(self, source: Source, fetch: Callable[..., Awaitable[list["Msg"]]]) -> None:
+    def __init__(self, source: Source, consumer: "JetStreamContext.PullSubscription") -> None:
         self._source = source
-        self._fetch = fetch
+        self._consumer = consumer
         self._taken: list[Msg] = []
+
+    async def check(self) -> None:
+        """Raises `NotFoundError` where there is no such stream or consumer (any more): a fetch would find nothing."""
+        with contextlib.suppress(TimeoutError):  # the server is away, or we may not ask it
+            await self._consumer.consumer_info()
 
     async def take(self) -> list[Arrived]:
         self._taken = []
-        with contextlib.suppress(TimeoutError):  # none came
-            self._taken = await self._fetch(BATCH, timeout=FETCH_S)
+        try:
+            self._taken = await self._consumer.fetch(BATCH, timeout=FETCH_S)
+        except TimeoutError:
+            await self.check()
         return [
             Arrived(f"message {message.metadata.sequence.stream}", job_of(self._source, message))
             for message in self._taken
@@ -66,7 +92,9 @@ class NatsReader:
         await asyncio.sleep(RETRY_S)
 
     async def close(self) -> None:
-        """Nothing is held here: unacknowledged messages are delivered again after a while."""
+        """Unacknowledged messages are delivered again after a while."""
+        with contextlib.suppress(Exception):  # of a client that is closed there is nothing to give back
+            await self._consumer.unsubscribe()
 
 
 def job_of(source: Source, message: "Msg") -> Submission:

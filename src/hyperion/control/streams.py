@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from msgspec import to_builtins
+from msgspec.structs import replace
+
 from hyperion.control.stream_kafka import KafkaBroker
 from hyperion.control.stream_nats import NatsBroker
 from hyperion.control.stream_source import RETRY_S, Arrived, Broker, Reader, Reply, Source, source_of
 from hyperion.schema.errors import UpstreamFailed
 from hyperion.schema.job import MAX_PAYLOAD_BYTES, StoredAnswer, StoredRequest, Submission
-from hyperion.store import job_payloads, jobs
+from hyperion.store import endpoints, job_payloads, jobs
 from hyperion.store.database import Database
 from hyperion.store.job_callbacks import Callback
 
@@ -81,7 +84,7 @@ class Streams:
             arrived = await reader.take()
             if arrived:
                 fitting = [one.job for one in arrived if self._fits(source, one)]
-                await asyncio.to_thread(self._keep, fitting)
+                await asyncio.to_thread(self._keep, source.endpoint, fitting)
                 await reader.acknowledge()
                 told.end_round()
 
@@ -92,9 +95,12 @@ class Streams:
             self._log(f"stream {source.stream}/{source.consumer}: {arrived.where}: {what}")
         return size_bytes <= MAX_PAYLOAD_BYTES
 
-    def _keep(self, submissions: Sequence[Submission]) -> None:
+    def _keep(self, endpoint: str, submissions: Sequence[Submission]) -> None:
+        """As jobs that are worked off as the endpoint says."""
         with self._database.renewing() as tx:
-            jobs.put_many(tx, submissions, time.time())
+            row = endpoints.get(tx, endpoint)
+            says = to_builtins(row.resource.spec.jobs) if row is not None else {}
+            jobs.put_many(tx, [replace(one, **says) for one in submissions], time.time())
 
     def _payloads_of(self, job: str) -> tuple[StoredRequest | None, StoredAnswer | None]:
         with self._database.read() as tx:
