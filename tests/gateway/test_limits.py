@@ -372,3 +372,15 @@ def test_who_was_not_charged_as_a_request_is_given_nothing_back() -> None:
             one.start(who, 1, START, UNCOUNTED)
     one.end(who, 1, 0, START)
     assert count(one, who, 5) == 1
+
+
+@pytest.mark.parametrize(("places", "for_jobs"), [(1, 1), (2, 1), (4, 3), (8, 6), (64, 48)])
+def test_attempts_at_jobs_leave_places_to_who_waits_for_an_answer(places: int, for_jobs: int) -> None:
+    one = limiter(EndpointLimits(concurrency=places))
+    who = caller("acme")
+    for _ in range(for_jobs):
+        one.start(who, 1, START, UNCOUNTED)
+    for entry in (UNCOUNTED, COUNTED):
+        with pytest.raises(RateLimited, match=f"{for_jobs} requests are open"):
+            one.start(who, 1, START, entry)
+    assert count(one, who, places, end=False) == places - for_jobs

@@ -20,6 +20,7 @@ from hyperion.schema.protect import Cost, EndpointLimits, Limits, Quotas
 
 MAX_PLANS: Final = 16_384
 OPEN_AGAIN_S: Final = 1.0  # `retry-after` counts whole seconds
+JOBS_LEAVE: Final = 4  # of how many places one is left to who waits for an answer
 FREE: Final = Cost()
 MOST: Final = 999_999_999_999_999  # an Integer of structured fields (RFC 9651) has no more digits
 QUOTAS: Final = ("tenant", "tenant-rows", "tenant-tokens")  # how header fields name them, by measure
@@ -44,13 +45,15 @@ class Rule:
 
 
 class GateRule:
-    """One gate of a plan: at most `limit` may be open."""
+    """One gate of a plan: at most `limit` may be open. Attempts at jobs have `job_limit` of these places: they wait for
+    nobody, and whoever waits for an answer would find them all taken."""
 
-    __slots__ = ("gate", "limit", "text")
+    __slots__ = ("gate", "job_limit", "limit", "text")
 
     def __init__(self, gate: Gate, limit: int, text: str) -> None:
         self.gate: Final = gate
         self.limit: Final = limit
+        self.job_limit: Final = max(1, limit - max(1, limit // JOBS_LEAVE))
         self.text: Final = text
 
 
@@ -98,7 +101,7 @@ class Limiter:
         meter = plan.meter
         try:
             for rule in plan.gates:
-                if rule.gate.open >= rule.limit:
+                if rule.gate.open >= (rule.limit if entry == ENTERED else rule.job_limit):
                     raise _closed(rule)
             if meter is not None:
                 if now_ns >= self._book.day_ends_ns:
@@ -297,5 +300,5 @@ def _charge(rules: list[Rule], count: int, now: int) -> None:
 
 
 def _closed(rule: GateRule) -> RateLimited:
-    message = f"{rule.text}: {rule.limit} requests are open, and no more may be; try again when one has ended"
+    message = f"{rule.text}: {rule.gate.open} requests are open, and no more may be; try again when one has ended"
     return RateLimited(message, retry_after_s=OPEN_AGAIN_S)
