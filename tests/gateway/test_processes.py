@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from hyperion.gateway import accept, link
 from hyperion.gateway.link import ControlLink
 from hyperion.gateway.process import Gateway, run
 from hyperion.gateway.siblings import Siblings, fetch, socket_of
@@ -116,6 +117,20 @@ async def test_a_gateway_finds_control_again_and_survives_what_it_says(tmp_path:
         (tmp_path / "control.sock").unlink(missing_ok=True)
     assert not following.done()
     following.cancel()
+
+
+@on_uvloop
+async def test_a_gateway_is_as_quick_to_find_control_again_after_the_third_time_as_after_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "RETRY_S", (0.0, 0.0, 3600.0))
+    followed = Followed(tmp_path)
+    async with control(tmp_path / "control.sock") as side:
+        following = asyncio.create_task(followed.link.follow())
+        for count in range(1, 5):
+            await side.was_asked(count)
+            side.writers[-1].close()
+        following.cancel()
 
 
 @on_uvloop
@@ -272,6 +287,19 @@ def client_context(certificates: Path, shows: str = "") -> ssl.SSLContext:
     if shows:
         context.load_cert_chain(certificates / f"{shows}.pem", certificates / f"{shows}.key")
     return context
+
+
+@on_uvloop
+async def test_who_connects_to_tls_and_says_nothing_is_left(
+    certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accept, "HANDSHAKE_S", 0.2)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    acceptor = accept.Acceptor(listener, asyncio.Protocol, make_tls_context(tls_config(certificates, False), "h2"))
+    with Client(*await asyncio.open_connection("127.0.0.1", port)) as silent:
+        assert await silent.rest() == b""
+    acceptor.close()
 
 
 @pytest.mark.parametrize("client_ca", [False, True])

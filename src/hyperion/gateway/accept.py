@@ -12,6 +12,7 @@ from typing import Any, Final
 
 MOST_PER_TURN: Final = 256  # the connections that are there want their turn, too
 PAUSE_S: Final = 0.1  # without descriptors or memory for one more
+HANDSHAKE_S: Final = 10.0  # for TLS; until then a connection is in nobody's count
 
 
 class Acceptor:
@@ -62,7 +63,12 @@ class Acceptor:
                 self._loop.call_later(PAUSE_S, self._resume)
                 return
             connection.setblocking(False)
-            work = self._loop.connect_accepted_socket(self._make_connection, connection, ssl=self._context)
+            work = self._loop.connect_accepted_socket(
+                self._make_connection,
+                connection,
+                ssl=self._context,
+                ssl_handshake_timeout=None if self._context is None else HANDSHAKE_S,
+            )
             task = self._loop.create_task(work)
             self._tasks.add(task)
             task.add_done_callback(self._forget)

@@ -77,15 +77,15 @@ class ControlLink:
         attempt = 0
         while True:
             try:
-                await self._poll_until_lost()
+                reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
                 attempt = 0
+                await self._poll_until_lost(reader, writer)
             except (OSError, asyncio.IncompleteReadError, HyperionError):
                 # Control is away: nothing to do but to try again; requests are served meanwhile.
                 attempt += 1
             await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
 
-    async def _poll_until_lost(self) -> None:
-        reader, writer = await asyncio.open_unix_connection(str(self._socket_path))
+    async def _poll_until_lost(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         reading = asyncio.ensure_future(reader.read(_READ_BYTES))
         try:
             decoder = Decoder()
