@@ -82,6 +82,13 @@ def test_a_path_that_cannot_be_served_is_one_line_on_stderr_too(tmp_path: Path) 
     assert line.startswith("hyperion: broken.onnx: not an ONNX model")
 
 
+def test_a_setting_that_is_found_wrong_when_the_model_is_served_already_ends_the_platform(tmp_path: Path) -> None:
+    (tmp_path / "junk.pem").write_text("junk")
+    ended = hyperion("serve", str(MODELS / "sums"), "--trusted-keys", "junk.pem", *FREE, cwd=tmp_path)
+    assert ended.returncode == 1
+    assert "hyperion: --trusted-keys: junk.pem: expected a public key" in ended.stderr
+
+
 @pytest.mark.parametrize("words", [(), ("key",), ("rollout",)])
 def test_a_group_without_a_command_shows_its_help_and_is_wrong_usage(tmp_path: Path, words: tuple[str, ...]) -> None:
     ended = hyperion(*words, cwd=tmp_path)

@@ -8,7 +8,7 @@ import pytest
 
 from hyperion.cli.banner import Addresses
 from hyperion.cli.watch import Watch
-from hyperion.fleet.messages import FAILED, READY, STARTING, Child
+from hyperion.fleet.messages import BACKOFF, FAILED, READY, STARTING, Child
 from hyperion.fleet.replicas import CONTROL_WAVE, GATEWAY_WAVE, RUNNER_WAVE
 from hyperion.schema.model import ModelOptions, Signature
 from hyperion.schema.snapshot import ModelState, ServedModel, ServedVersion, Snapshot
@@ -87,3 +87,22 @@ def test_progress_is_shown_on_a_terminal_only(tmp_path: Path) -> None:
         scene = Scene(tmp_path, Snapshot(1), out)
         scene.look(control=STARTING, status="loading m")
         assert ("loading m" in out.getvalue()) is shown
+
+
+@pytest.mark.parametrize("state", [BACKOFF, FAILED])
+def test_it_gives_up_where_a_setting_is_found_wrong_after_the_paths_are_served(tmp_path: Path, state: str) -> None:
+    scene = Scene(tmp_path, Snapshot(1, (SERVED,), (ModelState("m", "1", "READY"),)), paths=("m",))
+    scene.look()
+    scene.look(control=state, exit="exit code 3", reason="--trusted-keys: no key")
+    scene.look(control=STARTING)
+    assert (scene.ended, scene.watch.exit_code) == (True, 1)
+    assert scene.err.getvalue() == "hyperion: --trusted-keys: no key\n"
+
+
+@pytest.mark.parametrize(("exit_", "reason"), [("exit code 3", "the key is gone"), ("killed by SIGKILL", "")])
+def test_a_control_that_was_whole_once_may_come_back(tmp_path: Path, exit_: str, reason: str) -> None:
+    scene = Scene(tmp_path, Snapshot(1, (SERVED,), (ModelState("m", "1", "READY"),)), paths=("m",))
+    scene.look()
+    scene.look(status="the store is open" if reason else "")
+    scene.look(control=BACKOFF, exit=exit_, reason=reason)
+    assert (scene.ended, scene.err.getvalue()) == (False, "")

@@ -7,8 +7,10 @@ from typing import TextIO
 import msgspec
 
 from hyperion.cli.banner import Addresses, list_broken, write_banner
-from hyperion.fleet.messages import FAILED, READY, Child
+from hyperion.fleet.messages import BACKOFF, FAILED, READY, STORE_OPEN, Child
 from hyperion.fleet.replicas import CONTROL_WAVE, GATEWAY_WAVE, RUNNER_WAVE
+from hyperion.fleet.spawn import describe_exit
+from hyperion.schema.config import EXIT_REFUSED
 from hyperion.schema.snapshot import Snapshot
 
 __all__ = ["Addresses", "Watch"]
@@ -26,10 +28,20 @@ class Watch:
         self._out = out
         self._err = err
         self._settled = False
+        self._ended = False
+        self._store_was_open = False
         self._status = ""
 
     def look(self, children: tuple[Child, ...]) -> None:
         """Called with all children after each change of any of them."""
+        if self._ended or (self._settled and self._store_was_open):
+            return
+        control = next((child for child in children if child.wave == CONTROL_WAVE), None)
+        if control is not None:
+            self._store_was_open = self._store_was_open or control.status == STORE_OPEN
+            if not self._store_was_open and has_refused(control):
+                self._give_up(control.reason)
+                return
         if self._settled:
             return
         broken = next((c for c in children if c.wave != RUNNER_WAVE and c.state == FAILED), None)
@@ -41,7 +53,7 @@ class Watch:
         if gateways == self._gateways and any(child.wave == CONTROL_WAVE for child in ready):
             self._settle()
             return
-        self._show_status(next((c.status for c in children if c.wave == CONTROL_WAVE), ""))
+        self._show_status("" if control is None else control.status)
 
     def _settle(self) -> None:
         self._settled = True
@@ -55,7 +67,7 @@ class Watch:
         self._print(self._out, write_banner(snapshot, self._addresses, colour=colour))
 
     def _give_up(self, reason: str) -> None:
-        self._settled = True
+        self._settled = self._ended = True
         self.exit_code = _FAILED
         self._show_status("")
         self._print(self._err, f"hyperion: {reason}\n")
@@ -73,3 +85,8 @@ class Watch:
             stream.flush()
         except OSError:
             return  # nobody reads; serving goes on
+
+
+def has_refused(control: Child) -> bool:
+    """Whether control found a setting wrong only after it was ready: PATHs are served before the store is opened."""
+    return control.state in (BACKOFF, FAILED) and control.exit == describe_exit(EXIT_REFUSED) and bool(control.reason)

@@ -20,6 +20,7 @@ from hyperion.control.state import Memory, read_directory
 from hyperion.control.usage import UsageKeeper
 from hyperion.fleet.home import listen_unix
 from hyperion.fleet.local import LocalFleet
+from hyperion.fleet.messages import STORE_OPEN
 from hyperion.policy.placement import LOADING
 from hyperion.schema.config import ControlConfig
 from hyperion.store.desired import DesiredState
@@ -68,7 +69,7 @@ class Control:
             listen_unix(self._run_dir / "control.sock"), management.command, self._board
         )
         settled = asyncio.ensure_future(self._wait_until_settled(management, notify))
-        opened = asyncio.ensure_future(self._open_store(settled, management))
+        opened = asyncio.ensure_future(self._open_store(settled, management, notify))
         parts = {
             asyncio.ensure_future(self._lead(opened)),
             asyncio.ensure_future(self._observer.follow(revision)),
@@ -92,15 +93,17 @@ class Control:
             self._board.close()
         return 0
 
-    async def _open_store(self, settled: "asyncio.Future[None]", management: Management) -> "Store":
+    async def _open_store(self, settled: "asyncio.Future[None]", management: Management, notify: Notify) -> "Store":
         """Open the store: at once where only it knows what is to be served, else once the models of the PATHs serve,
-        because what it imports takes longer than they do."""
+        because what it imports takes longer than they do. The supervisor is told when it is open: until then a setting
+        may be wrong that nobody has looked at."""
         if self._config.sources:
             await asyncio.wait({settled}, timeout=_API_PATIENCE_S)
         opening = asyncio.to_thread(import_module, "hyperion.control.opening")
         store: Store = await asyncio.to_thread((await opening).open_store, self._config, self._run_dir)
         store.attach(self._evidence, management, self._say, self._wake)
         self._board.open(store.jobs)
+        notify(f"STATUS={STORE_OPEN}")
         return store
 
     async def _lead(self, opened: "asyncio.Future[Store]") -> None:

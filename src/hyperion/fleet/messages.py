@@ -14,6 +14,7 @@ from hyperion.schema.errors import MalformedRequest, TooLarge
 MAX_MESSAGE_BYTES = 16 << 20
 HEADER_BYTES = 4
 STARTING, READY, BACKOFF, STOPPING, FAILED = "starting", "ready", "backoff", "stopping", "failed"
+STORE_OPEN = "the store is open"  # control's status, once everything that it was configured with has been looked at
 
 
 class Confinement(Struct, frozen=True):
