@@ -91,6 +91,7 @@ HOT = (
     "runner/channel",
     "runner/loop",
     "schema/call",
+    "telemetry/exposition",
     "telemetry/metrics",
     "wire/frame",
     "wire/grpc/contents",

@@ -33,8 +33,9 @@ from hyperion.schema.config import GatewayConfig
 from hyperion.schema.protect import Directory, Protection
 from hyperion.schema.release import Split, TrackCounts
 from hyperion.schema.snapshot import ModelState, ServedModel, ServedVersion, Snapshot
+from hyperion.telemetry.exposition import render
 from hyperion.telemetry.logs import EventLog
-from hyperion.telemetry.metrics import Metrics, render
+from hyperion.telemetry.metrics import Metrics
 from hyperion.wire.limits import WireLimits
 
 CONFIG = GatewayConfig(run_dir="", home="", max_body_bytes=1 << 20)

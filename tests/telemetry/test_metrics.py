@@ -10,6 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from hyperion.schema.events import BatchRecord, RequestRecord
+from hyperion.telemetry.exposition import decode, encode, merge, render
 from hyperion.telemetry.metrics import (
     FAMILIES,
     MAX_SERIES,
@@ -19,11 +20,7 @@ from hyperion.telemetry.metrics import (
     HistogramData,
     Metrics,
     MetricsData,
-    decode,
-    encode,
-    merge,
     observe,
-    render,
 )
 
 MS = 1_000_000

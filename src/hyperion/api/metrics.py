@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 
 from hyperion.api.records import Management
-from hyperion.telemetry.metrics import MetricsData, decode, merge, render
+from hyperion.telemetry.exposition import decode, merge, render
+from hyperion.telemetry.metrics import MetricsData
 
 _TIMEOUT_S = 2.0
 _MAX_BYTES = 64 << 20

@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from hyperion.telemetry.metrics import Metrics, MetricsData, decode, encode, merge, render
+from hyperion.telemetry.exposition import decode, encode, merge, render
+from hyperion.telemetry.metrics import Metrics, MetricsData
 
 TIMEOUT_S: Final = 1.0
 MAX_BYTES: Final = 64 << 20
