@@ -359,7 +359,7 @@ def test_attempts_at_jobs_are_bound_by_rows_and_open_requests_of_their_tenant() 
     one.start(jobs, 1, START, UNCOUNTED)
     with pytest.raises(RateLimited, match="2 requests are open"):
         one.start(jobs, 1, START, COUNTED)
-    one.end(jobs, 1, 0, START)
+    one.end(jobs, 1, 0, START, UNCOUNTED)
     with pytest.raises(RateLimited, match="rows per second"):
         one.start(jobs, 3, START, COUNTED)
 
@@ -384,3 +384,5 @@ def test_attempts_at_jobs_leave_places_to_who_waits_for_an_answer(places: int, f
         with pytest.raises(RateLimited, match=f"{for_jobs} requests are open"):
             one.start(who, 1, START, entry)
     assert count(one, who, places, end=False) == places - for_jobs
+    one.end(who, 1, 0, START, UNCOUNTED)
+    one.start(who, 1, START, COUNTED)  # which those who wait for answers do not hold up for ever

@@ -155,7 +155,8 @@ class Visit:
         """For the pipeline, once: gives back what the call held."""
         guard = self.guard
         if self.started and guard.limiter is not None:
-            guard.limiter.end(self.caller, self.rows, pending.parts if pending.stream else 0, now_ns)
+            tokens = pending.parts if pending.stream else 0
+            guard.limiter.end(self.caller, self.rows, tokens, now_ns, self.entry)
         if error is not None and guard.flights is not None:
             guard.flights.failed(pending, error)
         course, self.course = self.course, None  # they know each other: freed at once and not by the garbage collector

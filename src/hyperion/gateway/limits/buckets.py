@@ -158,10 +158,12 @@ class Bucket:
 
 
 class Gate:
-    """How many requests are open that count for one limit. The limit is the plan's: it may change while some are."""
+    """How many requests are open that count for one limit, and how many of them are attempts at jobs. The limit is the
+    plan's: it may change while some are."""
 
-    __slots__ = ("name", "open")
+    __slots__ = ("jobs", "name", "open")
 
     def __init__(self, name: str) -> None:
         self.name: Final = name
         self.open = 0
+        self.jobs = 0

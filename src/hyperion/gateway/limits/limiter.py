@@ -45,8 +45,8 @@ class Rule:
 
 
 class GateRule:
-    """One gate of a plan: at most `limit` may be open. Attempts at jobs have `job_limit` of these places: they wait for
-    nobody, and whoever waits for an answer would find them all taken."""
+    """One gate of a plan: at most `limit` may be open. At most `job_limit` of these are attempts at jobs: they come
+    without end, and whoever waits for an answer would find all places taken."""
 
     __slots__ = ("gate", "job_limit", "limit", "text")
 
@@ -101,7 +101,7 @@ class Limiter:
         meter = plan.meter
         try:
             for rule in plan.gates:
-                if rule.gate.open >= (rule.limit if entry == ENTERED else rule.job_limit):
+                if rule.gate.open >= rule.limit or (entry != ENTERED and rule.gate.jobs >= rule.job_limit):
                     raise _closed(rule)
             if meter is not None:
                 if now_ns >= self._book.day_ends_ns:
@@ -117,6 +117,8 @@ class Limiter:
             raise
         for rule in plan.gates:
             rule.gate.open += 1
+            if entry != ENTERED:
+                rule.gate.jobs += 1
         if meter is not None:
             meter.rows += rows
             if entry != COUNTED:
@@ -124,13 +126,15 @@ class Limiter:
             if self._charges:
                 meter.cost += self._price(rows, entry)
 
-    def end(self, caller: Caller, _rows: int, tokens: int, now_ns: int) -> None:
-        """Closes a request that was started, and charges its tokens. The rows are those it was started with."""
+    def end(self, caller: Caller, _rows: int, tokens: int, now_ns: int, entry: int = ENTERED) -> None:
+        """Closes a request that was started, and charges its tokens. Rows and entry are those it was started with."""
         plan = self._plans.get(caller)
         if plan is None or plan.generation != self._book.generation:
             plan = self._make_plan(caller, now_ns)
         for rule in plan.gates:
             rule.gate.open -= 1
+            if entry != ENTERED:
+                rule.gate.jobs -= 1
         meter = plan.meter
         if meter is not None:
             self._book.usages.revision += 1
