@@ -39,7 +39,7 @@ FIELDS: dict[str, str] = {
     "and `batching` say",
     "spec.graph.steps[].endpoint": "or another endpoint",
     "spec.graph.steps[].upstream": "or an endpoint that is an upstream",
-    "spec.graph.steps[].when": "switch: `NAME OPERATOR VALUE`, of an input's first value or of a request parameter; "
+    "spec.graph.steps[].when": "switch: `NAME OPERATOR VALUE`, by a row's first value or a request parameter; "
     "every step but the last needs one",
     "spec.graph.steps[].until": "cascade, but for the last step: how sure an answer must be",
     "spec.graph.steps[].until.confidence": "above 0, up to 1",

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from hyperion.gateway.graph.pool import GraphPool
-from hyperion.gateway.graph.switch import first_value
+from hyperion.gateway.graph.switch import first_value, first_values
 from hyperion.policy.brownout import SOFT
 from hyperion.schema.call import Tensor
 from hyperion.schema.protect import Graph, Protection, Until
@@ -184,3 +184,4 @@ FIRST: list[tuple[Tensor, Any]] = [
 @pytest.mark.parametrize(("tensor", "value"), FIRST)
 def test_a_condition_looks_at_the_first_value(tensor: Tensor, value: Any) -> None:
     assert first_value(tensor) == value
+    assert first_values(tensor)[:1] == ([value] if tensor.shape[0] else [])

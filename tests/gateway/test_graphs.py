@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -144,6 +145,54 @@ async def test_a_switch_asks_the_step_that_the_request_is_for(steps: Steps) -> N
             assert (await gateway.ask(request(content, "/v2/models/g/infer"))).output("name") == [name]
 
 
+def numbered(numbers: list[int], parameters: Any = None) -> bytes:
+    """A request of one row for each of these numbers, by which a switch may tell them apart."""
+    body = json.loads(ask([SURE] * len(numbers)).partition(b"\r\n\r\n")[2])
+    body["inputs"][1]["data"] = [str(number) for number in numbers]
+    return request(json.dumps({**body, "parameters": parameters or {}}).encode(), "/v2/models/g/infer")
+
+
+@on_uvloop
+async def test_each_row_of_a_switch_goes_to_the_step_that_it_is_for(steps: Steps) -> None:
+    graph = Graph("switch", (step("a", when='id == "0"'), step("b", when='id == "1"'), step("c")))
+    draw = random.Random(7)
+    async with serving() as gateway:
+        await serve_graph(gateway, steps, graph)
+        for count in (2, 3, 40, 300):
+            steps.tell()
+            numbers = [draw.choice((0, 1, 2)) for _ in range(count)]
+            answer = await gateway.ask(numbered(numbers))
+            assert answer.output("name") == [f"{'abc'[number]}:{number}" for number in numbers]
+            rows = [sum(steps.batches(name)) for name in "abc"]
+            assert rows == [numbers.count(number) for number in (0, 1, 2)]
+
+
+@on_uvloop
+async def test_rows_of_a_soft_step_that_fails_go_on_to_the_next_that_fits_and_no_others(steps: Steps) -> None:
+    soft = (step("a", when='id == "0"', soft=True), step("b", when='id != "2"', soft=True), step("c"))
+    async with serving() as gateway:
+        await serve_graph(gateway, steps, Graph("switch", soft))
+        steps.tell(a="raise")
+        answer = await gateway.ask(numbered([0, 2, 1, 0]))
+        assert (answer.output("name"), answer.headers["x-hyperion-missing"]) == (["b:0", "c:2", "b:1", "b:0"], "a")
+        steps.tell(a="raise", b="raise")
+        answer = await gateway.ask(numbered([2, 0, 1]))
+        assert answer.output("name") == ["c:2", "c:0", "c:1"]
+        assert set(answer.headers["x-hyperion-missing"].split(",")) == {"a", "b"}
+        steps.tell(c="raise")
+        assert (await gateway.ask(numbered([2, 0, 1]))).status == 500
+
+
+@on_uvloop
+async def test_a_row_that_no_step_is_for_is_named(steps: Steps) -> None:
+    graph = Graph("switch", (step("a", when='id == "0"'), step("b", when="size > 3")))
+    async with serving() as gateway:
+        await serve_graph(gateway, steps, graph)
+        answer = await gateway.ask(numbered([0, 0, 5]))
+        assert (answer.status, 'no step of "g" is for row 2 of this request' in answer.error) == (422, True)
+        assert (await gateway.ask(numbered([0, 5], {"size": 4}))).output("name") == ["a:0", "b:5"]
+
+
 @on_uvloop
 async def test_a_request_that_no_step_is_for_is_told_which_there_are(steps: Steps) -> None:
     graph = Graph("switch", (step("a", when='id == "x"'), step("b", when="size >= 10")))
@@ -274,6 +323,7 @@ async def test_the_deadline_is_the_graph_s_and_ends_its_members(steps: Steps) ->
         steps.tell(b="hang")
         answer = await gateway.ask(ask([SURE]))
         assert answer.status == 504
+        assert 'while the graph waited for step "b"' in answer.error
         assert gateway.pool("g").queue_state().running_rows == 0
 
 

@@ -16,9 +16,9 @@ from hyperion.policy.graph.plan import StepPlan
 from hyperion.policy.graph.time import has_time
 from hyperion.policy.latency import expect
 from hyperion.schema.call import InferenceAnswer, Tensor
-from hyperion.schema.errors import DeadlineExceeded, HyperionError, ModelFailed, NotReady, Overloaded, SchemaMismatch
+from hyperion.schema.errors import DeadlineExceeded, HyperionError, NotReady, Overloaded
 from hyperion.schema.protect import Until
-from hyperion.wire.rows import merge_rows, take_rows
+from hyperion.wire.rows import take_rows
 from hyperion.wire.tensor import DATATYPES, to_numpy
 
 if TYPE_CHECKING:
@@ -156,10 +156,5 @@ class CascadeRun(Run):
         if len(indexes) == 1:
             return named(self._outputs[indexes[0]][name], name)
         order = {index: number for number, index in enumerate(indexes)}
-        try:
-            merged = merge_rows(
-                [self._outputs[index][name] for index in indexes], [(order[step], row) for step, row in self._places]
-            )
-        except SchemaMismatch as error:
-            raise ModelFailed(f'the steps of "{self.pool.model}" do not answer alike: {error.message}') from error
-        return named(merged, name)
+        tensors = [self._outputs[index][name] for index in indexes]
+        return named(self.join(tensors, [(order[step], row) for step, row in self._places]), name)

@@ -233,8 +233,9 @@ class GraphPool(VersionPool):
     def look_at_deadlines(self, now_ns: int) -> None:
         for pending, run in tuple(self._runs.items()):
             if pending.deadline_ns <= now_ns:
+                steps = run.list_busy()
                 self._end_run(run)
-                self._expire(pending, "while the steps of the graph were computed")
+                self._expire(pending, f"while the graph waited for {steps}")
             else:
                 run.follow_deadline()
         self._close_if_drained()

@@ -14,7 +14,8 @@ from hyperion.gateway.pending import INNER, PendingCall
 from hyperion.policy.graph.plan import StepPlan
 from hyperion.policy.graph.time import optional_ns
 from hyperion.schema.call import InferenceAnswer, InferenceCall, Tensor
-from hyperion.schema.errors import DeadlineExceeded, Fields, HyperionError, ModelFailed, NotReady
+from hyperion.schema.errors import DeadlineExceeded, Fields, HyperionError, ModelFailed, NotReady, SchemaMismatch
+from hyperion.wire.rows import merge_rows
 
 if TYPE_CHECKING:
     from hyperion.gateway.graph.pool import GraphPool
@@ -77,6 +78,11 @@ class Run:
         """Whether a member is under way."""
         return bool(self._under_way)
 
+    def list_busy(self) -> str:
+        """The steps that are under way, for people."""
+        names = [f'"{self.pool.graph.steps[index].name}"' for index in self._under_way]
+        return f"step {', '.join(names)}" if names else "its steps"
+
     def ask(self, index: int, plan: StepPlan, inputs: tuple[Tensor, ...], optional: bool = False) -> None:
         """Gives the member of step `index` a call of its own. An `optional` one ends in time for an answer without it.
         A refusal goes to `lost`, maybe before this returns."""
@@ -121,6 +127,13 @@ class Run:
                 raise ModelFailed(f'no step of "{self.pool.model}" gave the output "{name}"')
             chosen.append(named(tensor, name))
         return tuple(chosen)
+
+    def join(self, tensors: "list[Tensor]", places: "list[tuple[int, int]]") -> Tensor:
+        """One output whose row i is row `places[i][1]` of `tensors[places[i][0]]`. Raises ModelFailed."""
+        try:
+            return merge_rows(tensors, places)
+        except SchemaMismatch as error:
+            raise ModelFailed(f'the steps of "{self.pool.model}" do not answer alike: {error.message}') from error
 
     def finish(self, outputs: tuple[Tensor, ...], fields: "list[tuple[bytes, bytes]]") -> None:
         """The graph's answer, with header fields."""

@@ -1,5 +1,5 @@
-"""The `when` of a switch's step: one comparison of an input's first value, or of a request parameter, with a constant.
-Pure. `store` refuses what is none before it is kept; `gateway` asks with each request.
+"""The `when` of a switch's step: one comparison of a row's first value of an input, or of a request parameter, with a
+constant. Pure. `store` refuses what is none before it is kept; `gateway` asks with each request.
 
 >>> condition = parse_condition('country == "DE"')
 >>> holds(condition, "DE"), holds(condition, b"FR"), holds(condition, None)
