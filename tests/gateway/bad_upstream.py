@@ -21,8 +21,8 @@ SIGNATURE = Signature((TensorSpec("x", "FP32", (-1, 2)),), (TensorSpec("y", "FP3
 
 class BadUpstream:
     """`how` is what it does to inferences: `well`, `slow` (waits for `slow_s`), `garbage`, `half` (of an answer),
-    `silent` (closes without a word), `reset`, `once` (resets the first one), `headers` (without end), `shape` (a wrong
-    one), `status:N`, `poison` (400 where a value is negative), `hang`,
+    `silent` (closes without a word), `dying` (the same after `slow_s`), `reset`, `once` (resets the first one),
+    `headers` (without end), `shape` (a wrong one), `status:N`, `poison` (400 where a value is negative), `hang`,
     `punctual` (504 when the time that it was given is over)."""
 
     def __init__(self) -> None:
@@ -101,7 +101,9 @@ class BadUpstream:
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n{")
             writer.write_eof()
             return
-        elif how == "silent":
+        elif how in ("silent", "dying"):
+            if how == "dying":
+                await asyncio.sleep(self.slow_s)
             raise ConnectionError
         elif how == "reset" or (how == "once" and self.inferences == 1):
             writer.transport.abort()

@@ -106,6 +106,29 @@ async def test_a_connection_that_it_closed_while_idle_costs_no_request() -> None
 
 
 @on_uvloop
+async def test_a_request_that_the_server_had_when_it_ended_a_kept_connection_is_not_sent_again() -> None:
+    async with bad_upstream() as upstream, serving() as gateway:
+        await reach(gateway, upstream.served(links=1))
+        assert (await gateway.ask(ask(1))).status == 200
+        upstream.how, upstream.slow_s = "dying", 0.6
+        answer = await gateway.ask(ask(1))
+        assert (answer.status, "before it answered" in answer.error) == (502, True)
+        assert upstream.inferences == 2
+
+
+@on_uvloop
+async def test_a_step_of_a_sequence_is_never_sent_twice() -> None:
+    async with bad_upstream() as upstream, serving() as gateway:
+        await reach(gateway, upstream.served(links=1))
+        assert (await gateway.ask(ask(1))).status == 200
+        upstream.how = "silent"
+        one = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 1]}
+        body = json.dumps({"inputs": [one], "parameters": {"sequence_id": 7}}).encode()
+        assert (await gateway.ask(request(body, "/v2/models/far/infer"))).status == 502
+        assert upstream.inferences == 2
+
+
+@on_uvloop
 async def test_who_leaves_ends_what_is_under_way_there() -> None:
     async with bad_upstream() as upstream, serving() as gateway:
         await reach(gateway, upstream.served(links=1))

@@ -4,11 +4,13 @@ Made by `gateway/upstream/site`. Tensors go as binary data where the server says
 """
 
 import asyncio
+import time
 from typing import Final, cast
 
 from hyperion.gateway.upstream.link import Ask, Done
 from hyperion.gateway.upstream.site import Site
 from hyperion.gateway.upstream.status import error_of_status
+from hyperion.policy.retry import is_worth_it
 from hyperion.schema.call import Buffer
 from hyperion.schema.errors import HyperionError, UpstreamFailed
 from hyperion.wire.http1_client import AnswerError, AnswerReader, encode_request_head, is_clean
@@ -16,6 +18,8 @@ from hyperion.wire.limits import WireLimits
 from hyperion.wire.oip.upstream import decode_answer, encode_infer, is_binary_server, says_ready
 
 CONNECT_S: Final = 3.0
+# A kept connection that ends so soon after a request was sent was idle for too long; later, the server had the request.
+IDLE_END_NS: Final = 500_000_000
 MAX_LOOK_BYTES: Final = 1 << 20
 NO_SUCH_ROUTE: Final = frozenset((404, 405, 501))
 
@@ -114,6 +118,8 @@ class HttpCarrier:
         self._opening: asyncio.Task[None] | None = None
         self._message: list[Buffer] = []
         self._done: Done | None = None
+        self._repeatable = False
+        self._sent_ns = 0
 
     # --- Carrier ---
 
@@ -136,6 +142,8 @@ class HttpCarrier:
         head = encode_request_head(b"POST", target, service.site.authority.encode(), headers, size)
         self._message = [head, *body]
         self._done = done
+        self._repeatable = is_worth_it(UpstreamFailed.code, set(ask.parameters))
+        self._sent_ns = time.monotonic_ns()
         if self._line is not None and self._line.usable:
             self._line.write(self._message)
         else:
@@ -208,7 +216,8 @@ class HttpCarrier:
         self._line = None
         if self._done is None:
             return
-        if line.used and not line.reader.started:
+        at_once = time.monotonic_ns() - self._sent_ns < IDLE_END_NS
+        if line.used and not line.reader.started and at_once and self._repeatable:
             self._open()  # it closed a kept connection while our request was on its way: nothing was computed
         elif line.reader.started:
             self._end(UpstreamFailed("the upstream closed the connection in the middle of its answer"))
