@@ -24,6 +24,7 @@ from hyperion.telemetry.metrics import (
 )
 
 MS = 1_000_000
+SERVED = ("fraud", "latest")
 NAMES = st.text(st.characters(codec="utf-8"), max_size=6)
 RECORDS = st.builds(
     RequestRecord,
@@ -257,3 +258,27 @@ def test_a_counter_shows_every_digit(count: int) -> None:
 def test_bytes_that_are_no_metrics_are_refused(raw: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         decode(raw)
+
+
+def test_what_is_served_keeps_its_name_however_many_versions_came_before() -> None:
+    metrics = Metrics()
+    for number in range(2 * MAX_SERIES):
+        metrics.record(RequestRecord("", "fraud", str(number), "http", "200", MS))
+        metrics.record_batch(BatchRecord("fraud", str(number), 1, MS, 0, MS, "http", "200", [0]))
+        if metrics.crowded:
+            metrics.forget({("fraud", str(number))})
+    metrics.record(RequestRecord("", *SERVED, "http", "200", MS))
+    data = metrics.collect()
+    assert data.counters["hyperion_requests_total"][(*SERVED, "http", "200")] == 1
+    assert data.histograms["hyperion_request_seconds"][SERVED].total > 0
+    assert len(data.counters["hyperion_requests_total"]) <= MAX_SERIES // 2 + 1
+
+
+def test_what_is_served_and_what_is_of_nobody_is_not_forgotten() -> None:
+    metrics = Metrics()
+    for version in ("1", "2", OTHER):
+        metrics.record(RequestRecord("", "fraud", version, "http", "200", MS))
+    metrics.record(RequestRecord("", OTHER, OTHER, "http", "404", MS))
+    metrics.forget({("fraud", "2")})
+    series = metrics.collect().counters["hyperion_requests_total"]
+    assert [key[:2] for key in series] == [("fraud", "2"), ("fraud", OTHER), (OTHER, OTHER)]

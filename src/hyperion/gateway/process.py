@@ -244,6 +244,8 @@ class Gateway:
         while True:
             await asyncio.sleep(1.0)
             self._edge.tick(time.monotonic())
+            if self._metrics.crowded:
+                self._metrics.forget({(pool.model, pool.served.version) for pool in self._router.all_pools()})
 
     async def _follow_tls(self, acceptor: Acceptor, grpc: "GrpcEdge | None") -> None:
         """Gives newcomers the certificates that lie there now. Files that do not fit together change nothing."""

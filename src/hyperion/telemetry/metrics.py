@@ -6,8 +6,8 @@ files, clocks.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
 
 from msgspec import Struct
 
@@ -160,6 +160,21 @@ class Metrics:
     def count_dropped(self, records: int) -> None:
         """Counts records of requests that were lost because nobody took them in time."""
         self._dropped[()] = self._dropped.get((), 0.0) + records
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many series are there that `forget` is worth its time."""
+        histograms = self._histograms.values()
+        return max(len(self._requests), *[len(series) for series in histograms]) > MAX_SERIES // 2
+
+    def forget(self, served: Collection[tuple[str, str]]) -> None:
+        """Drops the series of all versions but those that are `served` (endpoint, version): however many came before
+        in the life of a process, what is served now has its own name."""
+        self.settle()
+        tables: list[dict[tuple[str, ...], Any]] = [self._requests, *self._histograms.values()]
+        for series in tables:
+            for key in [key for key in series if OTHER not in key[:2] and key[:2] not in served]:
+                del series[key]
 
     def collect(self) -> MetricsData:
         """All series as they stand now."""
