@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.fallback import LEAST_KEPT_NS, LEAST_NS, MOST_KEPT_NS, falls_back, share_ns
+from hyperion.policy.fallback import LEAST_KEPT_NS, LEAST_NS, MOST_KEPT_NS, explain_misfit, falls_back, share_ns
 from hyperion.schema.errors import HyperionError
+from hyperion.schema.model import Signature, TensorSpec
 from tests.policy.codes import CODES
 
 
@@ -30,3 +31,25 @@ def test_attempts_that_use_up_their_shares_leave_time_for_the_rest(left_ns: int,
 def test_the_first_attempt_gets_half_and_the_last_all() -> None:
     assert [share_ns(800, 1, False), share_ns(8 * LEAST_NS, 1, False)] == [0, 4 * LEAST_NS]
     assert share_ns(8 * LEAST_NS, 0, False) == 8 * LEAST_NS
+
+
+X, Y = TensorSpec("x", "FP32", (-1, 4)), TensorSpec("y", "FP32", (-1,))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "reason"),
+    [
+        ((X,), (Y,), ""),
+        ((TensorSpec("x", "FP32", (8, -1)),), (Y, X), ""),
+        ((), (Y,), 'it has no input "x"'),
+        ((X, Y), (Y,), 'it needs an input "y" besides'),
+        ((X,), (X,), 'it has no output "y"'),
+        ((TensorSpec("x", "FP32", (-1, 5)),), (Y,), 'its input "x" is FP32 [-1, 5], expected FP32 [-1, 4]'),
+        ((TensorSpec("x", "FP32", (-1,)),), (Y,), 'its input "x" is FP32 [-1], expected FP32 [-1, 4]'),
+        ((X,), (TensorSpec("y", "FP64", (-1,)),), 'its output "y" is FP64 [-1], expected FP32 [-1]'),
+    ],
+)
+def test_who_takes_or_gives_something_else_cannot_stand_in(
+    inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], reason: str
+) -> None:
+    assert explain_misfit(Signature((X,), (Y,)), Signature(inputs, outputs)) == reason

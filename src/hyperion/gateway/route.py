@@ -177,6 +177,9 @@ class Router:
             if old is not None:
                 routes[model.name] = old
         self.table = RouteTable(snapshot.version, models, members, snapshot.index)
+        for name, route in models.items():  # now that it is known who else is served
+            if name not in rejected and route.guard is not None and route.guard.recovery is not None:
+                self._say(name, route.guard.recovery.explain_misfit(), rejected)
         self.rejected = rejected
         kept = set(self.table.pools())
         self._give_up({(pool.model, pool.served.version) for pool in kept})
@@ -230,15 +233,11 @@ class Router:
         guard = self._door.guard_of(model) if self._door is not None else None
         if guard is not None:
             guard.recovery = make_recovery(
-                model, default.signature, self.find_any, guard.last_good, self._draw, self._log, guard.recovery
+                model, default.signature, self.find_any, guard.last_good, self._draw, guard.recovery
             )
             rules = model.protection.rules
             guard.rules = None if rules is None else Rules(rules, default.signature, model.redact)
-        problem = self._problem_of(model, default.signature)
-        if problem:
-            if self.rejected.get(model.name) != problem:
-                self._log.write("error", "endpoint is not as its resource says", endpoint=model.name, error=problem)
-            rejected[model.name] = problem
+        self._say(model.name, self._problem_of(model, default.signature), rejected)
         for pool in versions.values():
             pool.follow_breaker(model.protection.breaker)
             pool.guard = guard
@@ -247,6 +246,13 @@ class Router:
             if watch is not None:
                 pool.counts = counts
         return ModelRoute(default, versions, route, model, guard)
+
+    def _say(self, endpoint: str, problem: str, rejected: dict[str, str]) -> None:
+        """Keeps for control what is wrong with an endpoint, and logs it when it is new; "" is nothing."""
+        if problem:
+            if self.rejected.get(endpoint) != problem:
+                self._log.write("error", "endpoint is not as its resource says", endpoint=endpoint, error=problem)
+            rejected[endpoint] = problem
 
     def _problem_of(self, model: ServedModel, signature: Signature) -> str:
         """What the endpoint asks for and cannot get, for control; "" where all is well."""

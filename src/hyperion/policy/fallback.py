@@ -5,7 +5,10 @@ Each attempt gets half of what is left, the last one all of it, and a little is 
 that is at hand: so the caller has one within its deadline, however the attempts end.
 """
 
+from collections.abc import Sequence
 from typing import Final
+
+from hyperion.schema.model import Signature, TensorSpec
 
 KEPT_SHARE: Final = 0.05
 LEAST_KEPT_NS: Final = 15_000_000  # a gateway looks at deadlines every 10 ms
@@ -40,3 +43,34 @@ def share_ns(left_ns: int, later: int, at_hand: bool) -> int:
     usable = left_ns - kept
     share = usable // 2 if later else usable
     return share if share >= LEAST_NS else 0
+
+
+def explain_misfit(own: Signature, other: Signature) -> str:
+    """Why a model cannot stand in for one of the signature `own`: it takes other inputs, or does not give all outputs;
+    "" where it can.
+
+    >>> x, y = TensorSpec("x", "FP32", (-1, 4)), TensorSpec("y", "FP32", (-1,))
+    >>> explain_misfit(Signature((x,), (y,)), Signature((x,), (x, y)))
+    ''
+    >>> explain_misfit(Signature((x,), (y,)), Signature((y,), (y,)))
+    'it needs an input "y" besides'
+    """
+    for spec in other.inputs:
+        if spec.name not in {known.name for known in own.inputs}:
+            return f'it needs an input "{spec.name}" besides'
+    return _explain("input", own.inputs, other.inputs) or _explain("output", own.outputs, other.outputs)
+
+
+def _explain(kind: str, own: Sequence[TensorSpec], others: Sequence[TensorSpec]) -> str:
+    by_name = {spec.name: spec for spec in others}
+    for spec in own:
+        other = by_name.get(spec.name)
+        if other is None:
+            return f'it has no {kind} "{spec.name}"'
+        agree = len(spec.shape) == len(other.shape) and all(
+            one == two or -1 in (one, two) for one, two in zip(spec.shape, other.shape, strict=True)
+        )
+        if spec.datatype != other.datatype or not agree:
+            got = f"{other.datatype} {list(other.shape)}"
+            return f'its {kind} "{spec.name}" is {got}, expected {spec.datatype} {list(spec.shape)}'
+    return ""

@@ -13,7 +13,7 @@ from hyperion.gateway.pending import PendingCall
 from hyperion.gateway.recovery.course import Course
 from hyperion.gateway.recovery.hedging import Hedging
 from hyperion.gateway.recovery.static_answer import StaticAnswer
-from hyperion.policy.fallback import share_ns
+from hyperion.policy.fallback import explain_misfit, share_ns
 from hyperion.policy.graph.members import name_fallback
 from hyperion.policy.retry import Budget, earn, spend
 from hyperion.schema.call import InferenceAnswer
@@ -21,7 +21,6 @@ from hyperion.schema.errors import HyperionError, NotReady
 from hyperion.schema.model import Signature
 from hyperion.schema.protect import Fallback, Protection, Retry
 from hyperion.schema.snapshot import ServedModel
-from hyperion.telemetry.logs import EventLog
 
 if TYPE_CHECKING:
     from hyperion.gateway.pool import VersionPool
@@ -62,7 +61,6 @@ class Recovery:
         find: FindPool,
         cached: Cached,
         draw: Callable[[], float],
-        log: EventLog,
     ) -> None:
         self.protection: Final = protection
         self.signature: Final = signature
@@ -70,7 +68,7 @@ class Recovery:
         self.draw: Final = draw
         self.find: Final = find
         self.cached: Final = cached
-        self.steps: Final = _read_chain(endpoint, protection.fallback, signature, log)
+        self.steps, self._left_out = _read_chain(endpoint, protection.fallback, signature)
         self.answers_at_hand: Final = any(step.at_hand for step in self.steps)
         self._hedged: dict[VersionPool, Hedging] = {}
         self._open: dict[PendingCall, Course] = {}  # those that a second replica may be asked for
@@ -108,6 +106,21 @@ class Recovery:
         except HyperionError:
             return False
 
+    def explain_misfit(self) -> str:
+        """Which link of the chain is of no use, as far as is known now, and why; "" where none is."""
+        for step in self.steps:
+            try:
+                reason = (
+                    ""
+                    if step.at_hand
+                    else explain_misfit(self.signature, self.find(step.model, step.version).signature)
+                )
+            except HyperionError:
+                continue  # not there now
+            if reason:
+                return f'its fallback "{step.name}" cannot stand in: {reason}'
+        return self._left_out
+
     def pay(self, tries: int = 1) -> bool:
         """Whether the budget allows so many more tries; then they are paid."""
         budget = spend(earn(self._budget, 0.0, 0, time.monotonic_ns()), tries)
@@ -134,7 +147,6 @@ def make_recovery(
     find: FindPool,
     cached: Cached,
     draw: Callable[[], float],
-    log: EventLog,
     before: Recovery | None = None,
 ) -> Recovery | None:
     """The recovery of an endpoint, None where it asks for none; the one from `before` where that was made of the same,
@@ -144,12 +156,13 @@ def make_recovery(
         return None
     if before is not None and before.protection == protection and before.signature == signature:
         return before
-    return Recovery(model.name, protection, signature, find, cached, draw, log)
+    return Recovery(model.name, protection, signature, find, cached, draw)
 
 
-def _read_chain(endpoint: str, chain: tuple[Fallback, ...], signature: Signature, log: EventLog) -> tuple[Step, ...]:
-    """The steps; one that cannot be used is left out, and the log says why."""
+def _read_chain(endpoint: str, chain: tuple[Fallback, ...], signature: Signature) -> tuple[tuple[Step, ...], str]:
+    """The steps; one that cannot be used is left out, and why."""
     steps = []
+    left_out = ""
     for index, link in enumerate(chain):
         if link.cached:
             steps.append(Step(CACHED, cached=True))
@@ -157,10 +170,10 @@ def _read_chain(endpoint: str, chain: tuple[Fallback, ...], signature: Signature
             try:
                 steps.append(Step(STATIC, static=StaticAnswer(signature, link.static)))
             except HyperionError as error:
-                log.write("error", "fallback left out", endpoint=endpoint, reason=error.message)
+                left_out = f"its fallback {index} is left out: {error.message}"
         elif link.model or link.version:
             steps.append(Step(link.model or link.version, name_fallback(endpoint, index)))
         else:
             name = link.endpoint or link.upstream
             steps.append(Step(name, name))
-    return tuple(steps)
+    return tuple(steps), left_out
