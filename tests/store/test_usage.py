@@ -65,6 +65,10 @@ def test_many_rows_and_odd_names_are_kept_and_old_days_forgotten(place: Place) -
     database = place.open()
     put(database, a=[row(f"t{number}", TODAY, number + 1) for number in range(450)] + [row("a\0b\ud800", TODAY, 5)])
     assert len(sums(database, *[f"t{number}" for number in range(450)])) == 450
+    for odd, known in (("a\0b\ud800", 1), ("\0", 0)):  # as a path or a query may have them
+        assert len(days(database, odd)) == known
+        with database.read() as tx:
+            assert len(usage.tenants_of(tx, TODAY, TODAY, odd, 500)) == 450 * known
     put(database, a=[row("acme", "2025-01-01", 1), row("acme", TODAY, 2)])
     with database.write() as tx:
         assert usage.prune(tx, "2025-06-01") == 1

@@ -63,7 +63,7 @@ def days_of(tx: Connection, tenant: str, first: str, last: str) -> list[DayUsage
     """What all gateways counted of a tenant, on each day from `first` to `last` on which there was anything."""
     query = (
         select(TENANT_USAGE.c.day, *[func.sum(column) for column in _COLUMNS])
-        .where(TENANT_USAGE.c.tenant == tenant)
+        .where(TENANT_USAGE.c.tenant == clean(tenant))
         .where(TENANT_USAGE.c.day.between(first, last))
         .group_by(TENANT_USAGE.c.day)
         .order_by(TENANT_USAGE.c.day)
@@ -75,7 +75,7 @@ def tenants_of(tx: Connection, first: str, last: str, after: str, limit: int) ->
     """What all gateways counted from `first` to `last`, of at most `limit` tenants by name behind `after`."""
     query = (
         select(TENANT_USAGE.c.tenant, *[func.sum(column) for column in _COLUMNS])
-        .where(TENANT_USAGE.c.tenant > after)
+        .where(TENANT_USAGE.c.tenant > clean(after))
         .where(TENANT_USAGE.c.day.between(first, last))
         .group_by(TENANT_USAGE.c.tenant)
         .order_by(TENANT_USAGE.c.tenant)
