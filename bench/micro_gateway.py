@@ -22,6 +22,7 @@ from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.ring import Ring
 from hyperion.gateway.route import Router, RouteTable
+from hyperion.gateway.setting import PoolSetting
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
 from hyperion.schema.protect import Directory, Protection
@@ -75,7 +76,8 @@ async def measure(
     pipeline = Pipeline(router, {"http": CODES}, None, metrics, log, "abc-", door=door)  # type: ignore[arg-type]
     signature = Signature((TensorSpec("x", "FP32", (-1, 20)),), (TensorSpec("y", "FP32", (-1, 10)),))
     served = ServedVersion("1", "sha256:" + "0" * 64, 1, "onnx", signature, ModelOptions(), ())
-    pool = VersionPool("m", served, 4096, 1 << 20, pipeline.finished, pipeline.batch_done, log)
+    setting = PoolSetting(4096, 1 << 20, pipeline.finished, pipeline.batch_done, log, router.find_any)
+    pool = VersionPool("m", served, setting)
     model = ServedModel("m", "1", (served,), protection=protection)
     door.follow(Snapshot(1, (model,), directory=directory))
     router.table = RouteTable(1, {"m": router._make_route(model, {"1": pool}, {})})

@@ -29,6 +29,7 @@ from hyperion.gateway.pools import make_pool
 from hyperion.gateway.process import MIN_SLOT_BYTES
 from hyperion.gateway.release.counts import Counts
 from hyperion.gateway.route import Router
+from hyperion.gateway.setting import PoolSetting
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.protect import Directory, Protection
 from hyperion.schema.release import Split, TrackCounts
@@ -165,18 +166,16 @@ class Serving:
         self._versions = itertools.count(1)
 
     def _make_pool(self, model: str, served: ServedVersion) -> VersionPool:
-        slot_bytes = max(MIN_SLOT_BYTES, self.config.max_body_bytes) + (1 << 20)
-        pool = make_pool(
-            model,
-            served,
+        setting = PoolSetting(
             self.config.queue_rows,
-            slot_bytes,
+            max(MIN_SLOT_BYTES, self.config.max_body_bytes) + (1 << 20),
             self.pipeline.finished,
             self.pipeline.batch_done,
             self.log,
             self.router.find_any,
             self.config.credential_dirs,
         )
+        pool = make_pool(model, served, setting)
         self.pools.append(pool)
         return pool
 

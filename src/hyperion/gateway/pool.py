@@ -8,17 +8,17 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from hyperion.gateway.batch import WaitingQueue
 from hyperion.gateway.connect import keep_connected
-from hyperion.gateway.open_calls import Finished, OpenCalls
+from hyperion.gateway.open_calls import OpenCalls
 from hyperion.gateway.pending import SHADOW, PendingCall
 from hyperion.gateway.recovery.breakers import Breakers
 from hyperion.gateway.recovery.hedging import Hedging
 from hyperion.gateway.replica import Batch, Link
 from hyperion.gateway.room import displaced_by, overloaded
+from hyperion.gateway.setting import PoolSetting
 from hyperion.policy.admission import BUDGET_SHARE, QueueState, expected_wait_ns
 from hyperion.policy.batching import BatchLimits, hold_ns, open_for_ns
 from hyperion.policy.brownout import HEDGES, NO_LOAD, Brownout, look
@@ -31,7 +31,6 @@ from hyperion.schema.errors import (
 )
 from hyperion.schema.protect import Breaker
 from hyperion.schema.snapshot import ServedVersion
-from hyperion.telemetry.logs import EventLog
 from hyperion.wire.frame_headers import Hello, Result
 from hyperion.wire.json.nulls import Nulls
 
@@ -42,24 +41,12 @@ GLANCE_EVERY: Final = 16  # requests; each look costs a system call
 SLOW_NS: Final = 20_000_000  # of a batch; a prediction costs some microseconds
 MAX_STREAMS: Final = 256  # per replica; each one is a generator that the runner holds
 
-BatchDone = Callable[["VersionPool", int, list[PendingCall], int, int, int], None]
-
 
 class VersionPool(OpenCalls):
-    """`finished(pending, error, queue_ns, compute_ns, now_ns)` is called once for every call that was put in, but for
-    those that a batch answered, of which `batch_done(pool, rows, answered, formed_ns, back_ns, compute_ns)` tells."""
+    """The pool of `model` in its version `served`. `setting` says whom it tells of what becomes of its calls."""
 
-    def __init__(
-        self,
-        model: str,
-        served: ServedVersion,
-        queue_rows: int,
-        slot_bytes: int,
-        finished: Finished,
-        batch_done: BatchDone,
-        log: EventLog,
-    ) -> None:
-        super().__init__(model, served, finished, log)
+    def __init__(self, model: str, served: ServedVersion, setting: PoolSetting) -> None:
+        super().__init__(model, served, setting.finished, setting.log)
         self.signature = served.signature
         self.batched = served.signature.batched
         self.deadline_ns = served.options.deadline_ms * 1_000_000
@@ -73,12 +60,12 @@ class VersionPool(OpenCalls):
         self.watch: Watch | None = None  # what is counted of its endpoint now
         self.nulls: Nulls = None  # what stands for a null in JSON, by input
         self.queue = WaitingQueue(served.signature.batched)
-        self._queue_rows = queue_rows
-        self._limits = BatchLimits(served.options.max_batch_size, slot_bytes // 2)
+        self._queue_rows = setting.queue_rows
+        self._limits = BatchLimits(served.options.max_batch_size, setting.slot_bytes // 2)
         self._max_delay_ns = int(served.options.max_delay_ms * 1e6)
-        self._batch_done = batch_done
+        self._batch_done = setting.batch_done
         self._links: dict[str, Link] = {}
-        self._breakers = Breakers(model, log, random.random, self._answering)
+        self._breakers = Breakers(model, setting.log, random.random, self._answering)
         self._hedging: Hedging | None = None
         self._row_ns = 0.0  # the pace of the replicas while there was a backlog
         self._backlog_ns = 0  # when the last batch came back, if it left a backlog
@@ -89,12 +76,12 @@ class VersionPool(OpenCalls):
         self._slow = False
         self._timer: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._connectors = self._connect(slot_bytes)
+        self._connectors = self._connect(setting)
 
-    def _connect(self, slot_bytes: int) -> "list[asyncio.Task[None]]":
+    def _connect(self, setting: PoolSetting) -> "list[asyncio.Task[None]]":
         """Starts what keeps the links; called once, at the end of the constructor."""
         return [
-            self._loop.create_task(keep_connected(replica, slot_bytes, self, self._links))
+            self._loop.create_task(keep_connected(replica, setting.slot_bytes, self, self._links))
             for replica in self.served.replicas
         ]
 

@@ -33,6 +33,7 @@ from hyperion.gateway.pools import make_pool
 from hyperion.gateway.release.counts import Counts
 from hyperion.gateway.release.report import Reporter
 from hyperion.gateway.route import Router
+from hyperion.gateway.setting import PoolSetting
 from hyperion.gateway.siblings import Siblings, socket_of
 from hyperion.gateway.tls import TlsFiles, make_tls_context
 from hyperion.schema.config import GatewayConfig
@@ -104,6 +105,15 @@ class Gateway:
             door,
         )
         self._pipeline.starting = True
+        self._setting = PoolSetting(
+            config.queue_rows,
+            max(MIN_SLOT_BYTES, config.max_body_bytes) + (1 << 20),
+            self._pipeline.finished,
+            self._pipeline.batch_done,
+            self._log,
+            self._router.find_any,
+            config.credential_dirs,
+        )
         self._metrics.add_gauges(self._pipeline.gauges)
         self._answering = asyncio.Event()  # every model does, for the first time
         self._limits = WireLimits(max_body_bytes=config.max_body_bytes)
@@ -118,18 +128,7 @@ class Gateway:
         self._metrics.add_gauges(lambda: {"hyperion_connections": {(): float(len(self._edge.connections))}})
 
     def _make_pool(self, model: str, served: ServedVersion) -> VersionPool:
-        slot_bytes = max(MIN_SLOT_BYTES, self._config.max_body_bytes) + (1 << 20)
-        return make_pool(
-            model,
-            served,
-            self._config.queue_rows,
-            slot_bytes,
-            self._pipeline.finished,
-            self._pipeline.batch_done,
-            self._log,
-            self._router.find_any,
-            self._config.credential_dirs,
-        )
+        return make_pool(model, served, self._setting)
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()

@@ -6,7 +6,6 @@ deadlines) it is a pool like any other, and a request to it is recorded once, as
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Final
 
 from hyperion.gateway.dispatch import internal_error
@@ -15,9 +14,9 @@ from hyperion.gateway.graph.ensemble import EnsembleRun
 from hyperion.gateway.graph.pipeline import PipelineRun
 from hyperion.gateway.graph.run import PARTIAL, Run
 from hyperion.gateway.graph.switch import SwitchRun
-from hyperion.gateway.open_calls import Finished
 from hyperion.gateway.pending import MODEL, PendingCall
-from hyperion.gateway.pool import BatchDone, VersionPool
+from hyperion.gateway.pool import VersionPool
+from hyperion.gateway.setting import PoolSetting
 from hyperion.policy.admission import QueueState
 from hyperion.policy.brownout import SOFT
 from hyperion.policy.graph.condition import Condition, parse_condition
@@ -29,9 +28,7 @@ from hyperion.schema.errors import HyperionError, NotReady, RunnerLost
 from hyperion.schema.model import Signature
 from hyperion.schema.protect import Graph, GraphStep
 from hyperion.schema.snapshot import ServedVersion
-from hyperion.telemetry.logs import EventLog
 
-FindPool = Callable[[str, str], VersionPool]
 Plans = tuple[StepPlan | None, ...]
 
 LOOK_S: Final = 0.01  # at members that are being started
@@ -48,17 +45,7 @@ class GraphPool(VersionPool):
     """`find(model, version)` gives the pool that serves an endpoint or a member now, and raises HyperionError. Members
     that are endpoints with a rollout under way are asked for their default version."""
 
-    def __init__(
-        self,
-        model: str,
-        served: ServedVersion,
-        queue_rows: int,
-        slot_bytes: int,
-        finished: Finished,
-        batch_done: BatchDone,
-        log: EventLog,
-        find: FindPool,
-    ) -> None:
+    def __init__(self, model: str, served: ServedVersion, setting: PoolSetting) -> None:
         assert served.graph is not None, "a graph is what makes it one"
         graph: Graph = served.graph
         self.graph = graph
@@ -68,16 +55,16 @@ class GraphPool(VersionPool):
         self.conditions: list[Condition | None] = [
             parse_condition(step.when) if step.when else None for step in graph.steps
         ]
-        self._find_pool = find
+        self._find_pool = setting.find
         self._members = [_name(model, step) for step in graph.steps]
         self._given = [spec.name for spec in served.signature.inputs]
         self._runs: dict[PendingCall, Run] = {}
         self._plans: dict[tuple[tuple[str, ...], frozenset[str]], Plans] = {}
         self._planned: dict[str, Signature] = {}  # of the members, as the plans took them to be
-        super().__init__(model, served, queue_rows, slot_bytes, finished, batch_done, log)
+        super().__init__(model, served, setting)
         self.remote = True  # its members are among the pools: it adds nothing to this gateway's readiness
 
-    def _connect(self, slot_bytes: int) -> "list[asyncio.Task[None]]":  # noqa: ARG002
+    def _connect(self, setting: PoolSetting) -> "list[asyncio.Task[None]]":  # noqa: ARG002
         return [self._loop.create_task(self._wait_for_members())]
 
     async def _wait_for_members(self) -> None:

@@ -13,6 +13,7 @@ from hyperion.gateway.pending import PendingCall
 from hyperion.gateway.recovery.course import Course
 from hyperion.gateway.recovery.hedging import Hedging
 from hyperion.gateway.recovery.static_answer import StaticAnswer
+from hyperion.gateway.setting import FindPool
 from hyperion.policy.fallback import explain_misfit, share_ns
 from hyperion.policy.graph.members import name_fallback
 from hyperion.policy.retry import Budget, earn, spend
@@ -29,7 +30,6 @@ NO_RETRIES: Final = Retry(budget=0.0, attempts=1)
 CACHED: Final = "cached"
 STATIC: Final = "static"
 
-FindPool = Callable[[str, str], "VersionPool"]
 Cached = Callable[[PendingCall], InferenceAnswer | None]
 
 

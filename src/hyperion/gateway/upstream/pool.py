@@ -8,16 +8,14 @@ import asyncio
 import time
 from typing import Final
 
-from hyperion.gateway.open_calls import Finished
 from hyperion.gateway.pending import PendingCall
-from hyperion.gateway.pool import BatchDone, VersionPool
+from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.recovery.breakers import UPSTREAM
 from hyperion.gateway.replica import Batch, Link
+from hyperion.gateway.setting import PoolSetting
 from hyperion.gateway.upstream.site import keep_upstream
 from hyperion.schema.errors import HyperionError, NotReady, UpstreamFailed
 from hyperion.schema.protect import Breaker
-from hyperion.schema.snapshot import ServedVersion
-from hyperion.telemetry.logs import EventLog
 
 OUTAGE_CALLS: Final = 5  # failures in a row that are no accident any more
 DEFAULT_BREAKER: Final = Breaker()  # where the endpoint says nothing of one
@@ -26,25 +24,12 @@ DEFAULT_BREAKER: Final = Breaker()  # where the endpoint says nothing of one
 class UpstreamPool(VersionPool):
     """One upstream. All links share one breaker, as they all lead to the same server."""
 
-    def __init__(
-        self,
-        model: str,
-        served: ServedVersion,
-        queue_rows: int,
-        slot_bytes: int,
-        finished: Finished,
-        batch_done: BatchDone,
-        log: EventLog,
-        credential_dirs: tuple[str, ...] = (),
-    ) -> None:
-        """`credential_dirs` are where its `headers_from` may lie."""
-        self._credential_dirs = credential_dirs
-        super().__init__(model, served, queue_rows, slot_bytes, finished, batch_done, log)
-
-    def _connect(self, slot_bytes: int) -> "list[asyncio.Task[None]]":
+    def _connect(self, setting: PoolSetting) -> "list[asyncio.Task[None]]":
         self._unreachable = ""  # why it cannot be called, as long as it cannot
         self._breakers.follow(DEFAULT_BREAKER)
-        kept = keep_upstream(self.model, self.served, slot_bytes, self, self._links, self._log, self._credential_dirs)
+        kept = keep_upstream(
+            self.model, self.served, setting.slot_bytes, self, self._links, self._log, setting.credential_dirs
+        )
         return [self._loop.create_task(kept)]
 
     def follow_breaker(self, rule: Breaker | None) -> None:
