@@ -36,6 +36,8 @@ def test_credentials_are_needed_where_the_endpoint_or_the_gateway_says_so(
         (Access(claims={"g": "a"}), "t", {"infer"}, {"g": "ab"}, "claim"),
         (Access(claims={"g": "a"}), "t", {"infer"}, {"g": ["b"]}, "claim"),
         (Access(claims={"g": "a", "h": "b"}), "t", {"infer"}, {"g": "a"}, "claim"),
+        (Access(claims={"realm.roles": "a"}), "t", {"infer"}, {"realm": {"roles": ["b", "a"]}}, ""),
+        (Access(claims={"realm.roles": "a"}), "t", {"infer"}, {"realm": {"roles": ["b"]}}, "claim"),
     ],
 )
 def test_a_caller_needs_the_scope_the_tenant_and_the_claims(

@@ -7,6 +7,7 @@ Deny by default: where credentials are required nobody comes in without them, bu
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
+from hyperion.policy.token import find_claim
 from hyperion.schema.protect import Access
 
 GRANTED_BY: Final = {
@@ -51,7 +52,7 @@ def forbids(access: Access | None, tenant: str, scopes: Collection[str], claims:
     if access.tenants and tenant not in access.tenants:
         return f'tenant "{tenant}" is not among those that may call it'
     for name, wanted in access.claims.items():
-        given = claims.get(name)
+        given = find_claim(claims, name)
         if given != wanted and not (isinstance(given, list | tuple) and wanted in given):
             return f'the token does not carry the claim "{name}" that it asks for'
     return ""
