@@ -157,8 +157,12 @@ def test_a_graph_is_published_when_its_steps_serve_and_follows_them(stage: Stage
     stage.restart_control()
     assert stage.wait("both").versions[0].graph == version.graph
 
+    # What a version takes is known since it runs; of an endpoint it may change.
+    wrong = {"name": "c", "model": "tiny@1", "inputs": {"z": "x"}}
+    with pytest.raises(Refused, match="has no input"):
+        stage.apply("both", graph={"kind": "pipeline", "steps": [wrong]})
     # What it is to be next cannot answer yet, so it stays as it is, for the callers that may call now.
-    later = {"kind": "pipeline", "steps": [{"name": "c", "model": "tiny@1", "inputs": {"z": "x"}}]}
+    later = {"kind": "pipeline", "steps": [{"name": "c", "endpoint": "partner", "inputs": {"z": "x"}}]}
     stage.apply("both", graph=later, access={"tenants": ["acme"]})
     wait_until(lambda: 'has no input "z"' in stage.state("both").reason)
     now = stage.wait("both")

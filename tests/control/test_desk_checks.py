@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hyperion.control.desk import Desk
-from hyperion.schema.errors import GateRefused, InvalidResource, UnknownModel
+from hyperion.schema.errors import Conflict, GateRefused, InvalidResource, UnknownModel
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.protect import Fallback, Graph, GraphStep, InputRule, SchemaRules, Upstream
 from hyperion.schema.registry import FileEntry, Manifest
@@ -73,6 +73,46 @@ def test_every_version_that_a_resource_names_must_be_there(desk: Desk) -> None:
         with pytest.raises(UnknownModel):
             apply(desk, endpoint("x", spec), dry_run=True)
     assert desk.list_endpoints() == []
+
+
+def graph(*steps: GraphStep) -> EndpointSpec:
+    return EndpointSpec(graph=Graph("pipeline", steps))
+
+
+def test_steps_that_do_not_fit_each_other_are_refused_where_all_signatures_are_known(desk: Desk) -> None:
+    """`fraud@2` says nothing of itself before it runs."""
+    pair = (GraphStep("a", model="fraud@1"), GraphStep("b", model="fraud@1", inputs={"age": "a.y"}))
+    with pytest.raises(InvalidResource, match=r"'g': spec\.graph: input \"age\" of step \"b\" is UINT8"):
+        apply(desk, endpoint("g", graph(*pair)), dry_run=True)
+    later = (pair[0], GraphStep("b", model="fraud@2", inputs={"age": "a.y"}))
+    assert apply(desk, endpoint("g", graph(*later))) == ["created"]
+
+
+def test_an_upstream_step_has_to_name_one_unless_it_is_still_to_come(desk: Desk) -> None:
+    far = endpoint("far", EndpointSpec(upstream=Upstream("http://127.0.0.1:9")))
+    near = endpoint("near", EndpointSpec("fraud@1"))
+    for name in ("far", "coming"):
+        assert apply(desk, far, endpoint("g", graph(GraphStep("a", upstream=name))), dry_run=True)
+    for others in ((near,), ()):
+        with pytest.raises(InvalidResource, match=r"steps\[0\]\.upstream: endpoint 'near' is no upstream"):
+            apply(desk, *others, endpoint("g", graph(GraphStep("a", upstream="near"))))
+        apply(desk, near)
+
+
+def test_an_endpoint_that_a_graph_cannot_do_without_stays(desk: Desk) -> None:
+    base = endpoint("base", EndpointSpec("fraud@1"))
+    apply(desk, base, endpoint("needs", graph(GraphStep("a", endpoint="base"))))
+    apply(
+        desk, base, endpoint("does-not", graph(GraphStep("a", endpoint="base", soft=True), GraphStep("b", "fraud@1")))
+    )
+    for dry_run in (True, False):
+        with pytest.raises(Conflict, match='"base" is a step that cannot be missing, of the graphs: needs;'):
+            desk.delete_endpoint("base", dry_run=dry_run, actor="ann")
+    apply(desk, endpoint("also", graph(GraphStep("a", endpoint="base"))))
+    with pytest.raises(Conflict, match="the graphs: also, needs;"):
+        desk.delete_endpoint("base", actor="ann")
+    for name in ("needs", "also", "base"):
+        assert desk.delete_endpoint(name, actor="ann").action == "deleted"
 
 
 def test_a_circle_is_refused_wherever_it_is_closed(desk: Desk) -> None:

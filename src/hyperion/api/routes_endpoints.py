@@ -55,7 +55,8 @@ def add_endpoint_routes(router: APIRouter, management: Management) -> None:
 
     @router.delete("/endpoints/{endpoint}")
     def delete_endpoint(endpoint: Name, caller: Deployer, dry_run: DryRun = False, reason: Reason = "") -> Changes:
-        """Stop serving an endpoint and forget it. Versions stay in the registry, entries in the ledger."""
+        """Stop serving an endpoint and forget it. Versions stay in the registry, entries in the ledger. Refused (409)
+        while a graph has it as a step that cannot be missing."""
         change = desk_of(management).delete_endpoint(endpoint, dry_run=dry_run, actor=caller.name, reason=reason)
         return view_changes([change], dry_run)
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from hyperion.control.desk_audit import Audit
 from hyperion.control.desk_batches import BatchDesk
+from hyperion.control.desk_graphs import check_graphs, check_unneeded
 from hyperion.control.desk_jobs import Jobs
 from hyperion.control.desk_models import Models
 from hyperion.control.desk_tenants import Tenants
@@ -102,6 +103,7 @@ class Desk:
         with self._database.read() if dry_run else self._database.write() as tx:
             self.tenants.check(tx, given)
             _check_circles(tx, given)
+            check_graphs(tx, given, self._signature_of)
             changes = [self._compare(tx, resource) for resource in given]
             for resource, change in zip(given, changes, strict=True):
                 if change.action == "unchanged" or dry_run:
@@ -125,13 +127,14 @@ class Desk:
             return _require(tx, name)
 
     def delete_endpoint(self, name: str, *, dry_run: bool = False, actor: str, reason: str = "") -> Change:
-        """Stop serving and forget an endpoint. Raises `NotFound`."""
-        if dry_run:
-            return delete(self.get_endpoint(name).resource)
-        with self._database.write() as tx:
+        """Stop serving and forget an endpoint. Raises `NotFound`, and `Conflict` where a graph cannot do without it."""
+        with self._database.read() if dry_run else self._database.write() as tx:
             change = delete(_require(tx, name).resource)
-            endpoints.delete(tx, name, actor=actor, reason=reason)
-        self._wake()
+            check_unneeded(tx, name)
+            if not dry_run:
+                endpoints.delete(tx, name, actor=actor, reason=reason)
+        if not dry_run:
+            self._wake()
         return change
 
     def deploy(
