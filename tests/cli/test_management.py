@@ -1,8 +1,10 @@
 """The commands of the registry, of resources and of rollouts against a live management API, as from elsewhere."""
 
+import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +16,9 @@ import pytest
 import yaml
 
 from hyperion.cli.main import main
+from hyperion.cli.show import print_table
+from hyperion.schema.model import ModelOptions, Signature
+from hyperion.schema.snapshot import ModelState, ServedModel, ServedVersion, Snapshot
 from tests.api.platform import SUMS, Platform
 
 ENDPOINT = """\
@@ -91,6 +96,32 @@ def test_what_changes_can_be_had_in_every_form(run: Run) -> None:
     assert (unchanged["dry_run"], unchanged["changes"][0]["action"]) == (False, "unchanged")
     deleted = yaml.safe_load(run("delete", "endpoint", "formed", "-o", "yaml").out)
     assert (deleted["dry_run"], deleted["changes"][0]["action"]) == (False, "deleted")
+
+
+def test_the_table_of_endpoints_has_what_is_served_from_paths(
+    run: Run, platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = ServedVersion("1", "", 1, "python", Signature((), ()), ModelOptions(), ())
+    index = (ModelState("sums", "1", "READY"), ModelState("earlier", "", "UNAVAILABLE", "unloaded"))
+    monkeypatch.setattr(platform, "snapshot_now", Snapshot(1, (ServedModel("sums", "1", (version,)),), index))
+    rows = [line.split() for line in run("get", "endpoints").out.splitlines()]
+    assert ["sums", "a", "PATH", "1", "ready", "-", "-", "-"] in rows
+    assert "earlier" not in [row[0] for row in rows]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [20, 60, 100])
+def test_a_table_loses_no_letter_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    terminal = Terminal()
+    print_table(("endpoint", "model", "reason"), [("a-long-name-of-one", "digits@champion", "why " * 40)], terminal)
+    words = re.sub("\x1b\\[[0-9;]*m", "", terminal.getvalue()).split()
+    assert {"endpoint", "model", "reason", "a-long-name-of-one", "digits@champion"} <= set(words)
+    assert words.count("why") == 40
 
 
 def test_a_mistake_is_one_line_with_file_and_line(run: Run) -> None:

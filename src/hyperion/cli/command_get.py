@@ -9,6 +9,7 @@ import click
 from hyperion.cli.admin import Admin, add_connection
 from hyperion.cli.kinds import find_kind
 from hyperion.cli.show import print_json, print_table
+from hyperion.policy.placement import UNLOADED
 
 Row = tuple[str, ...]
 _RESOURCES = frozenset(("endpoints", "tenants", "issuers", "batchjobs"))  # what can be applied
@@ -24,6 +25,8 @@ def command(admin: Admin, kind: str, name: str | None, output: str, as_json: boo
     """Show the resources of a KIND (endpoints, tenants, issuers, batchjobs, models, rollouts, replicas), or the one
     called NAME.
 
+    The table of endpoints has those of PATHs, too, which are no resources.
+
     What `get -o yaml` shows of endpoints, tenants, issuers and batch jobs can be applied again.
     """
     kind = find_kind(kind, _READERS)
@@ -36,7 +39,21 @@ def command(admin: Admin, kind: str, name: str | None, output: str, as_json: boo
         print(write_yaml([_shorten(item) if kind in _RESOURCES else item for item in items]), end="")
     else:
         titles, write = _TABLES[kind]
-        print_table(titles, [write(item) for item in items])
+        rows = [write(item) for item in items]
+        if kind == "endpoints" and not name:
+            rows += _list_paths(admin, {row[0] for row in rows})
+        print_table(titles, rows)
+
+
+def _list_paths(admin: Admin, known: set[str]) -> list[Row]:
+    """What is served from a PATH: an endpoint to its callers, but no resource."""
+    return [
+        (model["name"], "a PATH", version["version"], version["state"].lower(), "-", "-", "-")
+        for model in admin.get("models")
+        if model["name"] not in known and "~" not in model["name"]
+        for version in model["versions"]
+        if version["reason"] != UNLOADED
+    ]
 
 
 def _shorten(item: dict[str, Any]) -> dict[str, Any]:
