@@ -45,6 +45,8 @@ HOT = (
     "gateway/grpc/status",
     "gateway/grpc/stream_call",
     "gateway/grpc/unary",
+    "gateway/http/answering",
+    "gateway/http/edge",
     "gateway/http/exchange",
     "gateway/http/known",
     "gateway/http/protocol",

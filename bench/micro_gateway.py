@@ -14,7 +14,7 @@ from typing import Any
 from hyperion.gateway.dispatch import ReplicaLink
 from hyperion.gateway.front.door import Door
 from hyperion.gateway.front.identity import Identities
-from hyperion.gateway.http.protocol import HttpEdge
+from hyperion.gateway.http.edge import HttpEdge
 from hyperion.gateway.http.routes import HttpRoutes
 from hyperion.gateway.http.status import CODES
 from hyperion.gateway.limits.book import LimitBook

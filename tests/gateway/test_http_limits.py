@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from hyperion.gateway.http import edge as http_edge
 from hyperion.gateway.http import exchange as http_exchange
 from hyperion.gateway.http import protocol as http
+from hyperion.gateway.http.answering import LINGER_S
 from hyperion.gateway.unread import choose_unread
 from hyperion.schema.snapshot import ServedVersion
 from tests.gateway.runners import Fifo
@@ -172,7 +174,7 @@ async def test_a_refused_client_that_never_closes_is_cut_off(obedient: ServedVer
         with await gateway.connect() as client:
             assert (await client.ask(b"no HTTP\r\n\r\n")).status == 400
             assert len(gateway.edge.connections) == 1
-            gateway.tick(http.LINGER_S + 1)
+            gateway.tick(LINGER_S + 1)
             await gateway.until(lambda: not gateway.edge.connections)
 
 
@@ -248,7 +250,7 @@ async def test_connections_beyond_the_bound_are_told_to_come_back(obedient: Serv
 async def test_answers_that_nobody_reads_are_bounded_over_all_connections(
     obedient: ServedVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "choose_unread", functools.partial(choose_unread, most_bytes=300_000))
+    monkeypatch.setattr(http_edge, "choose_unread", functools.partial(choose_unread, most_bytes=300_000))
     async with serving(("obedient", obedient), access_log=False) as gateway:
         with await gateway.connect_deaf() as client, await gateway.connect() as other:
             client.send(*(infer("x" * 50_000) for _ in range(200)))

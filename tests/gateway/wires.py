@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
+from hyperion.gateway.http.edge import HttpEdge
 from hyperion.gateway.http.exchange import Exchange
-from hyperion.gateway.http.protocol import HttpConnection, HttpEdge
+from hyperion.gateway.http.protocol import HttpConnection
 from hyperion.gateway.http.refusals import Refusals
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import HyperionError

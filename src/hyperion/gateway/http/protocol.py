@@ -1,28 +1,23 @@
 """HTTP/1.1 in a thin asyncio.Protocol: bytes to exchanges, with strict limits, in order, under back-pressure.
 
 llhttp (through httptools) does the parsing and refuses what smuggles: both lengths, bad chunks, bare line feeds, folded
-headers. This file adds the limits that llhttp does not have. Made by `gateway/process`; requests go to
-`gateway/http/routes`.
+headers. This file adds the limits that llhttp does not have. Made by `gateway/http/edge` for each connection; requests
+go to `gateway/http/routes`, answers are `gateway/http/answering`'s.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
-from email.utils import formatdate
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
-from hyperion.gateway.front.caller import UNKNOWN_PEER
+from hyperion.gateway.http.answering import AnsweringConnection
 from hyperion.gateway.http.exchange import KEPT_OPEN, Exchange
 from hyperion.gateway.http.known import KnownHead, clean_id, find_body, learn_head
-from hyperion.gateway.http.large_body import SMALLEST_BYTES, BodyMemory, BodyReceiver
-from hyperion.gateway.http.refusals import Refusals
+from hyperion.gateway.http.large_body import SMALLEST_BYTES, BodyReceiver
 from hyperion.gateway.tls import peer_of
-from hyperion.gateway.unread import choose_unread
 from hyperion.schema.call import Buffer
-from hyperion.schema.config import GatewayConfig
 from hyperion.schema.errors import (
     ClientTooSlow,
     HeadersTooLarge,
@@ -33,13 +28,15 @@ from hyperion.schema.errors import (
     Unsupported,
 )
 
+if TYPE_CHECKING:
+    from hyperion.gateway.http.edge import HttpEdge
+
 MAX_HEAD_BYTES: Final = 16 << 10
 MAX_HEADERS: Final = 100
 MAX_CHUNKS: Final = 65_536
 MAX_PIPELINED: Final = 32
 FEED_BYTES: Final = 64 << 10
 MAX_BUFFERED_BYTES: Final = 2 << 30  # bodies that are still arriving, over all connections
-LINGER_S: Final = 2.0
 PROGRESS_BYTES: Final = 64 << 10  # a body that gains this much within the timeout is not slow
 MAX_VOID_BYTES: Final = 64 << 10  # trailers and chunk extensions in a row, without a byte of body
 ONCE: Final = frozenset(
@@ -47,114 +44,39 @@ ONCE: Final = frozenset(
 )
 
 
-class HttpEdge:
-    """What the connections of one worker share. `serve(exchange)` answers a request that has arrived whole;
-    `refused(exchange, error)` records one that never did; `refusals` are answers that stand for requests like one that
-    was refused."""
-
-    def __init__(
-        self,
-        config: GatewayConfig,
-        serve: Callable[[Exchange], None],
-        new_request_id: Callable[[], str],
-        refused: Callable[[Exchange, HyperionError], None],
-        refusals: Refusals,
-    ) -> None:
-        self.config = config
-        self.serve = serve
-        self.new_request_id = new_request_id
-        self.refused = refused
-        self.refusals = refusals
-        self.connections: set[HttpConnection] = set()
-        self.newest_head: KnownHead | None = None
-        self.draining = False
-        self.empty = asyncio.Event()
-        self.buffered_bytes = 0
-        self.body_memory = BodyMemory()
-        self.date = b""
-        self.now_s = 0.0
-        self.tick(time.monotonic())
-
-    def make_connection(self) -> asyncio.Protocol:
-        """For the acceptor."""
-        return cast(asyncio.Protocol, HttpConnection(self))
-
-    def tick(self, now_s: float) -> None:
-        """Once a second: the clock that is good enough for timeouts, the date header, connections that take too
-        long."""
-        self.now_s = now_s
-        self.date = formatdate(usegmt=True).encode()
-        self.refusals.forget_old()
-        for connection in tuple(self.connections):
-            connection.look_at_time(now_s)
-        for connection in choose_unread(self.connections):
-            connection.abort("all together do not read their answers, and it has the most")
-
-    def look_if_empty(self) -> None:
-        """Sets `empty` once it drains and the last connection has gone."""
-        if self.draining and not self.connections:
-            self.empty.set()
-
-    def drain(self) -> None:
-        """No more requests: idle connections close now, the others after their answers."""
-        self.draining = True
-        self.look_if_empty()
-        for connection in tuple(self.connections):
-            connection.drain()
-
-
-class HttpConnection:
+class HttpConnection(AnsweringConnection):
     """One client's connection: an `asyncio.Protocol` in all but name, as a compiled class has no interpreted base. The
-    parser's callbacks build an exchange; exchanges are answered in order."""
+    parser's callbacks build an exchange."""
 
     __slots__ = (
         "_body",
         "_body_bytes",
         "_chunks",
-        "_closing",
         "_exchange",
-        "_exchanges",
         "_expected_bytes",
-        "_expected_s",
         "_head_began",
         "_head_bytes",
         "_headers",
-        "_held_bytes",
         "_in_head",
         "_known_head",
-        "_lingering",
         "_parser",
         "_progress_bytes",
-        "_reading",
         "_receiver",
-        "_transport",
         "_unfed",
         "_unsent_bytes",
         "_url",
         "_void_bytes",
-        "_writable",
-        "edge",
-        "http_11",
-        "peer",
     )
 
-    def __init__(self, edge: HttpEdge) -> None:
-        self.edge = edge
+    def __init__(self, edge: "HttpEdge") -> None:
+        super().__init__(edge)
         self._parser = httptools.HttpRequestParser(self)
-        self._transport: asyncio.Transport | None = None
-        self._exchanges: deque[Exchange] = deque()
         self._unfed: deque[memoryview] = deque()
-        self._closing = False
-        self._lingering = False
-        self._reading = True
-        self._writable = True
         self._url = b""
         self._headers: dict[bytes, bytes] = {}
         self._head_bytes = 0
         self._head_began = False
         self._in_head = False
-        self.peer = UNKNOWN_PEER
-        self.http_11 = True  # whether the newest request is HTTP/1.1 and not 1.0
         self._exchange: Exchange | None = None
         self._known_head: KnownHead | None = None
         self._body: list[bytes] = []
@@ -164,9 +86,7 @@ class HttpConnection:
         self._chunks = 0
         self._progress_bytes = 0
         self._void_bytes = 0
-        self._held_bytes = 0  # of answers whose turn has not come
         self._unsent_bytes = 0  # when it was last looked at
-        self._expected_s = edge.now_s + edge.config.idle_timeout_s
 
     # --- transport ---
 
@@ -186,13 +106,6 @@ class HttpConnection:
         self._unfed.clear()
         self._leave_exchanges()
 
-    def _leave_exchanges(self) -> None:
-        """Nobody waits for them any more."""
-        for exchange in self._exchanges:
-            if exchange.pending is not None:
-                exchange.pending.cancel()
-        self._exchanges.clear()
-
     def eof_received(self) -> bool:
         # As in nginx, a client that closes its side has left: its work is cancelled, not finished for nobody.
         return False
@@ -204,15 +117,6 @@ class HttpConnection:
     def resume_writing(self) -> None:
         self._writable = True
         self._read_or_pause()
-
-    def unsent_bytes(self) -> int:
-        """Bytes that the client has not taken yet, or could not."""
-        return self._held_bytes + (self._transport.get_write_buffer_size() if self._transport is not None else 0)
-
-    def abort(self, _reason: str) -> None:
-        """Ends the connection at once."""
-        if self._transport is not None:
-            self._transport.abort()
 
     # --- bytes in ---
 
@@ -491,54 +395,6 @@ class HttpConnection:
         self._body_bytes = 0
         self._body = []
 
-    # --- bytes out ---
-
-    def finish(self, exchange: Exchange, data: bytes) -> None:
-        """The last bytes of an exchange; they leave when it is the oldest one."""
-        self.write_part(exchange, data)
-        exchanges = self._exchanges
-        exchange.ended = True
-        if not exchanges or exchanges[0] is not exchange:
-            return  # what it wrote is kept until its turn comes
-        exchanges.popleft()
-        keep_alive = exchange.keep_alive
-        while keep_alive and exchanges and exchanges[0].ended:
-            following = exchanges.popleft()
-            keep_alive = following.keep_alive
-            self._write_held(following)
-        if not keep_alive:
-            self._close()
-            return
-        if exchanges:
-            self._write_held(exchanges[0])
-        else:
-            self._expected_s = self.edge.now_s + self.edge.config.idle_timeout_s
-        if not self._reading:
-            self._read_or_pause()
-
-    def write_part(self, exchange: Exchange, data: bytes) -> None:
-        """Some bytes of an exchange, now or when its turn comes."""
-        if self._exchanges and self._exchanges[0] is exchange:
-            self._write(data)
-            return
-        self._held_bytes += len(data)
-        if exchange.out is None:
-            exchange.out = [data]
-        else:
-            exchange.out.append(data)
-
-    def _write_held(self, exchange: Exchange) -> None:
-        """What was kept of an exchange whose turn has come."""
-        if exchange.out is not None:
-            data = b"".join(exchange.out)
-            exchange.out = None
-            self._held_bytes -= len(data)
-            self._write(data)
-
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None and data:
-            self._transport.write(data)
-
     # --- ends ---
 
     def _stop(self, error: HyperionError) -> None:
@@ -557,20 +413,6 @@ class HttpConnection:
         self._exchanges.append(exchange)
         self.edge.refused(exchange, error)
         exchange.fail(error)
-
-    def _close(self) -> None:
-        """Closes after what was written. While the client is still sending, only our side is closed, for a while: a
-        socket closed over unread bytes is reset, and the client would never see the refusal."""
-        self._closing = True
-        self._leave_exchanges()
-        transport = self._transport
-        if transport is None:
-            return
-        self._expected_s = self.edge.now_s + LINGER_S
-        if self._lingering and transport.can_write_eof():
-            transport.write_eof()
-        else:
-            transport.close()
 
     def look_at_time(self, now_s: float) -> None:
         """Ends the connection if its client takes too long to send or to read, or has nothing to ask any more."""
