@@ -128,3 +128,5 @@ async def test_a_request_whose_deadline_passes_while_its_replica_is_away_is_told
         await gateway.apply(("obedient", served_by([config])))  # which nobody has started
         answer = await gateway.ask(infer("x", x_request_timeout_ms=20))
         assert (answer.status, answer.error) == (504, "the deadline of 20 ms passed before a replica could take it")
+        answer = await gateway.ask(infer("x", parameters={"timeout": 1_500}))  # microseconds
+        assert (answer.status, answer.error) == (504, "the deadline of 1.5 ms passed before a replica could take it")

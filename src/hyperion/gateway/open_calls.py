@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from hyperion.gateway.dispatch import internal_error
-from hyperion.gateway.pending import INNER, MODEL, UNHEARD, PendingCall
+from hyperion.gateway.pending import INNER, MODEL, UNHEARD, PendingCall, past_deadline
 from hyperion.gateway.replica import Batch
 from hyperion.policy.redact import Redaction
 from hyperion.schema.call import BatchAnswer, InferenceAnswer, Tensor
-from hyperion.schema.errors import DeadlineExceeded, HyperionError
+from hyperion.schema.errors import HyperionError
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog
 from hyperion.wire.frame_headers import Result
@@ -191,9 +191,7 @@ class OpenCalls:
         self._finished(pending, error, queue_ns, compute_ns, now_ns)
 
     def _expire(self, pending: PendingCall, where: str) -> None:
-        budget_ms = (pending.deadline_ns - pending.received_ns) / 1e6
-        error = DeadlineExceeded(f"the deadline of {budget_ms:.0f} ms passed {where}")
-        self._fail(pending, error, None)
+        self._fail(pending, past_deadline(pending.received_ns, pending.deadline_ns, where), None)
 
     def _cancel(self, pending: PendingCall) -> None:
         """The caller left."""

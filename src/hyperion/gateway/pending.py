@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from hyperion.gateway.front.caller import ANONYMOUS
 from hyperion.schema.call import BatchAnswer, InferenceAnswer, InferenceCall
-from hyperion.schema.errors import Fields, HyperionError
+from hyperion.schema.errors import DeadlineExceeded, Fields, HyperionError
 
 if TYPE_CHECKING:
     from hyperion.gateway.front.guard import Visit
@@ -153,3 +153,10 @@ class PendingCall:
         """The caller left: nobody wants the answer. Harmless when the call has ended already."""
         if not self.done and self.on_cancel is not None:
             self.on_cancel(self)
+
+
+def past_deadline(received_ns: int, deadline_ns: int, where: str) -> DeadlineExceeded:
+    """The error of a call that came then and had until then. Short times are told to the microsecond: whoever took one
+    unit for another sees it."""
+    budget = f"{(deadline_ns - received_ns) / 1e6:.3f}".rstrip("0").rstrip(".")
+    return DeadlineExceeded(f"the deadline of {budget} ms passed {where}")

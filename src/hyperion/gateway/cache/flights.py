@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from hyperion.gateway.pending import UNHEARD, PendingCall
+from hyperion.gateway.pending import UNHEARD, PendingCall, past_deadline
 from hyperion.schema.call import InferenceAnswer, Tensor
 from hyperion.schema.errors import ClientGone, DeadlineExceeded, HyperionError, InternalError
 
@@ -252,5 +252,4 @@ def _too_late(pending: PendingCall) -> DeadlineExceeded:
 
 
 def _too_late_by(deadline_ns: int, received_ns: int) -> DeadlineExceeded:
-    budget_ms = (deadline_ns - received_ns) / 1e6
-    return DeadlineExceeded(f"the deadline of {budget_ms:.0f} ms passed while an identical request was computed")
+    return past_deadline(received_ns, deadline_ns, "while an identical request was computed")
