@@ -168,9 +168,9 @@ async def test_a_certificate_counts_only_if_it_is_trusted(tmp_path: Path) -> Non
         assert (await ask_upstream(trusting)).name == "m"
         with pytest.raises(UpstreamFailed, match=r"(?i)certificate verify failed"):
             await ask_upstream(Upstream(f"https://localhost:{port}", "oip-http", "m"))
-        with pytest.raises(InvalidConfig, match=r"no\.pem: holds no certificates"):
+        with pytest.raises(InvalidConfig, match="its ca_file: holds no certificates"):
             await ask_upstream(Upstream(f"https://localhost:{port}", "oip-http", "m", ca_file=str(tmp_path / "no.pem")))
-        with pytest.raises(InvalidConfig, match=r"key\.pem: holds no certificates"):
+        with pytest.raises(InvalidConfig, match="its ca_file: holds no certificates"):
             await ask_upstream(Upstream(f"https://localhost:{port}", "oip-http", "m", ca_file=str(key)))
 
 
@@ -385,4 +385,9 @@ async def test_an_upstream_that_describes_nothing_is_served_as_its_resource_decl
     whole = await found(replace(bare, inputs=(x,), outputs=(y,)))
     assert whole.known is not None
     assert (whole.known.signature, whole.reason) == (SIGNATURE, "")
+    # Nor need it be there: so its fallbacks answer from the start.
+    far.answer = UpstreamFailed("it is not up")
+    away = await found(replace(bare, inputs=(x,), outputs=(y,), concurrency=2))
+    assert away.known is not None
+    assert (away.known.signature, away.reason) == (SIGNATURE, "it is not up")
     upstreams.follow({})

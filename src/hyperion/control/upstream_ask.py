@@ -21,6 +21,7 @@ from hyperion.wire.http1_client import AnswerError, AnswerReader, encode_request
 from hyperion.wire.oip.model_metadata import ModelMetadata, decode_model_metadata
 
 ASK_S: Final = 5.0  # for the whole of it, from the name's look-up to the last byte
+SOURCE: Final = "its headers_from"  # in reasons, which callers may see: they never name a file
 ANSWER_BYTES: Final = 1 << 20
 _READ_BYTES: Final = 64 << 10
 _PORTS: Final = {"http": 80, "https": 443}
@@ -62,14 +63,14 @@ def _name(error: OSError) -> str:
 def read_headers(path: str, dirs: Sequence[str]) -> dict[bytes, bytes]:
     """The headers in a file below one of `dirs` that only its owner can read; none without a path. Raises
     `InvalidConfig`, and `GateRefused` for a file elsewhere."""
-    return parse_header_lines(read_credentials(path, dirs, path, MAX_BYTES), path) if path else {}
+    return parse_header_lines(read_credentials(path, dirs, SOURCE, MAX_BYTES), SOURCE) if path else {}
 
 
 def _make_context(upstream: Upstream) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=upstream.ca_file or None)
     except OSError as error:
-        raise InvalidConfig(f"{upstream.ca_file}: holds no certificates: {error.strerror or error}") from error
+        raise InvalidConfig(f"its ca_file: holds no certificates: {error.strerror or error}") from error
     if upstream.protocol == "oip-grpc":
         context.set_alpn_protocols(["h2"])
     return context

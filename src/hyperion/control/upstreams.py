@@ -71,7 +71,7 @@ class Upstreams:
                 new = Finding(upstream, _read(upstream, await self._ask(upstream)), "")
                 failures = 0
             except HyperionError as error:
-                new = Finding(upstream, old.known, error.message)
+                new = Finding(upstream, old.known or _declare(upstream), error.message)
                 failures += 1
             except Exception as error:  # a bug in the reader must not end the looks at all others
                 new = Finding(upstream, old.known, f"{type(error).__name__}: {error}")
@@ -82,6 +82,11 @@ class Upstreams:
                 self._say(f"upstream {name}", f"{name}: its upstream {news}")
                 self._wake()
             await asyncio.sleep(pause_s(failures))
+
+
+def _declare(upstream: Upstream) -> Known | None:
+    """What is known of one that has never answered: all that is needed, where its resource says it."""
+    return _read(upstream, ModelMetadata("", (), ())) if upstream.inputs and upstream.outputs else None
 
 
 def _read(upstream: Upstream, metadata: ModelMetadata) -> Known:

@@ -71,7 +71,10 @@ class RouteTable(Struct, frozen=True):
             for row in self.index:
                 if row.name == model and row.state == "LOADING":
                     raise NotReady(f'model "{model}" is loading', retry_after_s=1.0)
-                if row.name == model and row.version in (GRAPH, UPSTREAM):  # it answers once others do
+                if row.name == model and row.version == UPSTREAM:  # where it is, and why, is no caller's business
+                    message = f'model "{model}" is served by another server, which has not said yet what it takes'
+                    raise NotReady(message, retry_after_s=1.0)
+                if row.name == model and row.version == GRAPH:  # it answers once others do
                     raise NotReady(f'model "{model}" cannot answer now: {row.reason}', retry_after_s=1.0)
                 if row.name == model:
                     raise UnknownModel(f'model "{model}" is not loaded: {row.reason or row.state.lower()}')
