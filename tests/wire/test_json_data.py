@@ -1,4 +1,4 @@
-"""JSON data becomes the bytes that its datatype and shape say, through every path, or a MalformedRequest."""
+"""JSON data becomes the bytes that its datatype and shape say, through every path, or an error says why not."""
 
 import contextlib
 import json
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
+from hyperion.schema.errors import HyperionError, MalformedRequest, SchemaMismatch, TooLarge, Unsupported
 from hyperion.wire.json import large as json_large
 from hyperion.wire.json.data import parse_any, parse_data
 from hyperion.wire.json.depth import check_depth
@@ -86,24 +86,24 @@ WRONG = [
     ("{}", "FP32", (1,), "nested 0 deep"),
     ("{}", "FP32", (0,), "nested 0 deep"),
     ("[1]", "FP32", (0,), "wants 0 elements, got 1"),
-    ("[true]", "FP32", (1,), "Expected number, got `bool`"),
-    ('["1"]', "FP32", (1,), "Expected number, got `str`"),
-    ("[null]", "FP32", (1,), "got `null`"),
-    ("[1e39]", "FP32", (1,), "element 0: 1e.39 is out of range for FP32"),
-    ("[0,-1e39]", "FP32", (2,), "element 1: -1e.39 is out of range"),
+    ("[true]", "FP32", (1,), "row 0 is a boolean, expected a number"),
+    ('["1"]', "FP32", (1,), "row 0 is a string, expected a number"),
+    ("[null]", "FP32", (1,), "row 0 is null, expected a number"),
+    ("[1e39]", "FP32", (1,), "row 0: 1e.39 is out of range for FP32"),
+    ("[0,-1e39]", "FP32", (2,), "row 1: -1e.39 is out of range"),
     ("[1e400]", "FP64", (1,), "out of range"),
     ("[65520]", "FP16", (1,), "out of range for FP16"),
     ("[NaN]", "FP32", (1,), "malformed"),
-    ("[1.0]", "INT32", (1,), "Expected integer, got `float`"),
-    ("[true]", "INT32", (1,), "Expected integer, got `bool`"),
-    ("[1,128]", "INT8", (2,), "element 1: 128 is out of range for INT8"),
+    ("[1.0]", "INT32", (1,), "row 0 is a float, expected an integer .INT32."),
+    ("[true]", "INT32", (1,), "row 0 is a boolean, expected an integer .INT32."),
+    ("[1,128]", "INT8", (2,), "row 1: 128 is out of range for INT8"),
     ("[-129]", "INT8", (1,), "out of range"),
     ("[-1]", "UINT8", (1,), "out of range"),
     ("[256]", "UINT8", (1,), "out of range"),
     ("[18446744073709551616]", "UINT64", (1,), "out of range"),
     ("[9223372036854775808]", "INT64", (1,), "out of range"),
-    ("[1]", "BOOL", (1,), "Expected boolean, got `int`"),
-    ("[1]", "BYTES", (1,), "Expected string, got `int`"),
+    ("[1]", "BOOL", (1,), "row 0 is an integer, expected true or false .BOOL."),
+    ("[1]", "BYTES", (1,), "row 0 is an integer, expected a string .BYTES."),
     ('["a"]', "BYTES", (2,), "wants 2 elements, got 1"),
     ('["\\ud800"]', "BYTES", (1,), "BYTES wants strings"),
     (b'["\xff"]', "BYTES", (1,), "BYTES wants strings"),
@@ -113,11 +113,16 @@ WRONG = [
 ]
 
 
+def kind_of(message: str) -> type[HyperionError]:
+    """JSON whose elements are not of the datatype does not fit; anything else is no request."""
+    return SchemaMismatch if "out of range" in message or ", expected " in message else MalformedRequest
+
+
 @pytest.mark.parametrize(("text", "datatype", "shape", "message"), WRONG, ids=range(len(WRONG)))
 def test_wrong_data_is_refused_and_the_message_says_why(
     text: str | bytes, datatype: str, shape: tuple[int, ...], message: str
 ) -> None:
-    with pytest.raises(MalformedRequest, match=message):
+    with pytest.raises(kind_of(message), match=message):
         parse(text, datatype, shape)
 
 
@@ -127,13 +132,13 @@ def large(edit: str, shape: tuple[int, ...] = (400,)) -> str:
 
 
 LARGE_WRONG = [
-    (large("1e39"), "FP32", (400,), "element 0: 1e.39 is out of range"),
+    (large("1e39"), "FP32", (400,), "row 0: 1e.39 is out of range"),
     (large("-1e39"), "FP32", (400,), "out of range"),
     (large("70000"), "FP16", (400,), "out of range"),
     (large("300"), "UINT8", (400,), "out of range"),
     (large("-129"), "INT8", (400,), "out of range"),
     (large("-1"), "UINT64", (400,), "out of range"),
-    (large("1.5"), "INT8", (400,), "Expected integer"),
+    (large("1.5"), "INT8", (400,), "row 0 is a float, expected an integer .INT8."),
     (large("[1]"), "FP32", (400,), "nested 2 deep"),
     (large("1,1"), "FP32", (400,), "wants 400 elements, got 401"),
     (large("1,1", (200, 2)), "FP32", (200, 2), "ragged"),
@@ -148,7 +153,7 @@ LARGE_WRONG = [
     ("[[" + "1," * 99 + "1],[" + "1," * 299 + "1]]", "FP32", (2, 200), "ragged"),
     (large("1")[:-1], "FP32", (400,), "truncated"),
     ("7", "FP32", (400,), "nested 0 deep"),
-    (large("1", (20, 20)), "BOOL", (20, 20), "Expected boolean"),
+    (large("1", (20, 20)), "BOOL", (20, 20), "row 0, column 0 is an integer, expected true or false"),
 ]
 
 
@@ -156,7 +161,7 @@ LARGE_WRONG = [
 def test_wrong_large_data_is_refused_with_the_same_messages(
     text: str, datatype: str, shape: tuple[int, ...], message: str
 ) -> None:
-    with pytest.raises(MalformedRequest, match=message):
+    with pytest.raises(kind_of(message), match=message):
         parse(text, datatype, shape)
 
 
@@ -171,7 +176,7 @@ def test_the_largest_floats_fit_and_the_next_do_not_on_both_paths(value: float) 
     assert np.isfinite(np.frombuffer(parse(large(repr(value)), "FP32", (400,)), "<f4")).all()
     assert np.isfinite(np.frombuffer(parse(f"[{value!r}]", "FP32", (1,)), "<f4")).all()
     for text, shape in ((f"[{end!r}]".replace("np.float64(", "").replace(")", ""), (1,)), (large(str(end)), (400,))):
-        with pytest.raises(MalformedRequest, match="out of range"):
+        with pytest.raises(SchemaMismatch, match="out of range"):
             parse(text, "FP32", shape)
 
 

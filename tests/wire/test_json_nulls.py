@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperion.schema.call import InferenceCall, Tensor
-from hyperion.schema.errors import MalformedRequest, TooLarge, Unsupported
+from hyperion.schema.errors import MalformedRequest, SchemaMismatch, TooLarge, Unsupported
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.wire.generate import decode_generate
 from hyperion.wire.invocations import decode_invocations
@@ -67,7 +67,7 @@ def test_what_stands_for_a_null_is_put_in_its_place(
     assert (tensor.datatype, tensor.shape) == (datatype, tuple(shape))
     assert same(to_numpy(tensor).tolist(), wanted)
     for nulls in (None, {"z": value}):
-        with pytest.raises(MalformedRequest, match='input "x"'):
+        with pytest.raises(SchemaMismatch, match=r'input "x": (row \d.*|its value) is null, expected .* \('):
             infer([given_input], nulls)
 
 
@@ -101,9 +101,11 @@ def test_a_request_that_was_seen_before_may_have_a_null_the_next_time() -> None:
         ("FP32", (2,), b"[null]", "shape [2] does not fit data nested as [1]"),
         ("FP32", (2, 2), b"[[null,1,2,3]]", "shape [2, 2] does not fit data nested as [1, 4]"),
         ("FP32", (2,), b"[null,[1]]", "FP32: Expected float | null, got array - at $[1]"),
-        ("FP32", (2,), b"[null,true]", "FP32: Expected float | null, got bool - at $[1]"),
-        ("INT8", (2,), b"[null,1.5]", "INT8: Expected int | null, got float - at $[1]"),
-        ("INT8", (2,), b"[null,300]", "element 1: 300 is out of range for INT8"),
+        ("FP32", (2,), b"[null,true]", "row 1 is a boolean, expected a number (FP32)"),
+        ("INT8", (2,), b"[null,1.5]", "row 1 is a float, expected an integer (INT8)"),
+        ("INT8", (2,), b"[null,300]", "row 1: 300 is out of range for INT8"),
+        ("INT8", (2, 2), b"[null,1,2,300]", "row 1, column 1: 300 is out of range for INT8"),
+        ("INT8", (2, 2), b"[null,1,2,true]", "row 1, column 1 is a boolean, expected an integer (INT8)"),
         ("FP32", (2, 1), b"[null,[1]]", "FP32: Expected float | null"),
         ("FP32", (2, 1), b"[[1],null]", "FP32: Expected array, got null - at $[1]"),
         ("FP32", (2, 1), b"[[1],[null,1]]", "data is ragged"),
@@ -113,7 +115,8 @@ def test_a_request_that_was_seen_before_may_have_a_null_the_next_time() -> None:
     ],
 )
 def test_what_else_is_wrong_is_said(datatype: str, shape: tuple[int, ...], text: bytes, message: str) -> None:
-    with pytest.raises(MalformedRequest) as caught:
+    fits_not = message.startswith("row ")
+    with pytest.raises(SchemaMismatch if fits_not else MalformedRequest) as caught:
         parse_with_nulls(text, DATATYPES[datatype], shape, int(np.prod(shape)), DEFAULT_LIMITS, 0)
     assert caught.value.message.startswith(message) or message in caught.value.message
 
@@ -162,7 +165,7 @@ def test_v1_and_invocations_take_nulls(body: Any) -> None:
     text = orjson.dumps(body)
     assert same(values(decode_predict("m", "", text, SIGNATURE, DEFAULT_LIMITS, NULLS)), WANTED)
     assert same(values(decode_invocations("m", "", text, "", SIGNATURE, DEFAULT_LIMITS, NULLS)), WANTED)
-    with pytest.raises(MalformedRequest, match='input "age"'):
+    with pytest.raises(SchemaMismatch, match='input "age": row 0 is null, expected a number'):
         decode_predict("m", "", text, SIGNATURE, DEFAULT_LIMITS)
 
 
@@ -180,7 +183,7 @@ def test_generate_takes_nulls() -> None:
     call = decode_generate("m", "", b'{"x": [null, 2], "top": null}', ONE, DEFAULT_LIMITS, NULLS)
     assert same(values(call), {"x": [[nan, 2.0]]})
     assert call.parameters == {"top": None}
-    with pytest.raises(MalformedRequest):
+    with pytest.raises(SchemaMismatch, match="row 0, column 0 is null"):
         decode_generate("m", "", b'{"x": [null, 2]}', ONE, DEFAULT_LIMITS)
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperion.schema.call import InferenceCall
-from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
+from hyperion.schema.errors import HyperionError, MalformedRequest, SchemaMismatch, TooLarge, Unsupported
 from hyperion.wire.limits import DEFAULT_LIMITS, WireLimits
 from hyperion.wire.oip.json import ALL_JSON, AnswerFormat, decode_infer
 from hyperion.wire.oip.large import LARGE_BODY_BYTES, PLACEHOLDER, cut_data
@@ -169,7 +169,13 @@ WRONG: list[tuple[bytes, type[HyperionError], str]] = [
     ),
     (body_of(input_x(shape=[3000], data=[1] * 2999)), MalformedRequest, r"wants 3000 elements, got 2999"),
     (body_of(input_x(shape=[3000], datatype="BYTES", data=["1"] * 2999)), MalformedRequest, "elements, got 2999"),
-    (body_of(input_x(shape=[3000], data=["1"] * 3000)), MalformedRequest, r"Expected number, got `str`"),
+    (body_of(input_x(shape=[3000], data=["1"] * 3000)), SchemaMismatch, 'input "x": row 0 is a string, expected a'),
+    (
+        body_of(input_x(shape=[1, 2], data=[1, None])),
+        SchemaMismatch,
+        'input "x": row 0, column 1 is null, expected a num',
+    ),
+    (body_of(input_x(shape=[1, 2], data=[[1, None]])), SchemaMismatch, 'input "x": row 0, column 1 is null, expected'),
     (body_of(input_x(shape=[3000], data=[1] * 3000), input_x(shape=[1], data=[1])), MalformedRequest, "given twice"),
 ]
 
@@ -253,7 +259,7 @@ def test_large_numeric_data_over_a_mebibyte_is_refused_without_the_exact_decoder
     good = [1.25] * 300_000
     assert decode(body_of(input_x(shape=[300_000], data=good)))[0].inputs[0].shape == (300_000,)
     for wrong in (good[:-1], [*good[:-1], "x"], [*good[:-1], 1e300], [*good[:-1], [1.25]]):
-        with pytest.raises(MalformedRequest, match="wants 300000 numbers in the range of FP32"):
+        with pytest.raises(SchemaMismatch, match="wants 300000 numbers in the range of FP32"):
             decode(body_of(input_x(shape=[300_000], data=wrong)))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperion.schema.call import InferenceAnswer, InferenceCall, Tensor
-from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
+from hyperion.schema.errors import HyperionError, MalformedRequest, SchemaMismatch, TooLarge, Unsupported
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.wire.generate import decode_generate, encode_generate
 from hyperion.wire.invocations import decode_invocations
@@ -79,16 +79,11 @@ def test_v1_rows_and_columns_become_tensors(body: Any, signature: Signature, exp
         ({"instances": [1], "inputs": [1]}, VECTOR, "either instances .* or inputs"),
         ({"instances": []}, VECTOR, "instances is empty"),
         ({"instances": 7}, VECTOR, 'input "x": expected an array'),
-        ({"instances": ["a"]}, VECTOR, 'input "x": INT64 wants integers'),
-        ({"instances": [1.5]}, VECTOR, 'input "x": INT64 wants integers'),
         ({"instances": [[1, 2], [3]]}, MATRIX, 'input "x": data is ragged'),
         ({"instances": [1]}, TWO, "several inputs are objects"),
-        ({"instances": [{"a": 1, "b": "s"}, {"a": 1}]}, TWO, 'row 1: "b" is not in every row'),
-        ({"instances": [{"a": 1, "c": 2}]}, TWO, 'no input "c"; its inputs are a, b'),
-        ({"inputs": {"c": [2]}}, TWO, 'no input "c"; its inputs are a, b'),
         ({"inputs": [1]}, TWO, "object by input name"),
         ({"instances": [{"b64": "?"}]}, TEXT, 'input "s": b64 is not base64'),
-        ({"instances": [1]}, TEXT, 'input "s": BYTES wants strings'),
+        ({"instances": [{"b64": 5}]}, TEXT, 'input "s": BYTES wants strings'),
         (b'{"instances":' + b"[" * 9 + b"]" * 9 + b"}", TEXT, "more than 8 deep"),
         (b'{"instances":' + b"[" * 40 + b"]" * 40 + b"}", TEXT, "more than 32 deep"),
     ],
@@ -96,6 +91,55 @@ def test_v1_rows_and_columns_become_tensors(body: Any, signature: Signature, exp
 def test_wrong_v1_requests_are_refused_by_name(body: Any, signature: Signature, message: str) -> None:
     with pytest.raises(MalformedRequest, match=message):
         predict(body, signature)
+
+
+@pytest.mark.parametrize(
+    ("body", "signature", "message"),
+    [
+        ({"instances": ["a"]}, VECTOR, 'input "x": row 0 is a string, expected an integer (INT64)'),
+        ({"instances": [1, 1.5]}, VECTOR, 'input "x": row 1 is a float, expected an integer (INT64)'),
+        (
+            {"instances": [[1, None, 3]]},
+            MATRIX,
+            'input "x": row 0, column 1 is null, expected a number (FP32)',
+        ),
+        (
+            {"instances": [[1, 2, 1e39]]},
+            MATRIX,
+            'input "x": row 0, column 2: 1e+39 is out of range for FP32',
+        ),
+        ({"instances": ["a", 1]}, TEXT, 'input "s": row 1 is an integer, expected a string (BYTES)'),
+        ({"instances": [{"a": 1, "b": "s"}, {"a": 1}]}, TWO, 'input "b": row 1 has none, expected one in every row'),
+        ({"instances": [{"a": 1}, {"a": 1, "b": "s"}]}, TWO, 'input "b": row 0 has none, expected one in every row'),
+    ],
+)
+def test_values_that_do_not_fit_the_signature_are_named_by_input_row_and_expectation(
+    body: Any, signature: Signature, message: str
+) -> None:
+    for decode in (predict, invoke):
+        with pytest.raises(SchemaMismatch) as caught:
+            decode(body, signature)
+        assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("body", "rows"),
+    [
+        ({"instances": [{"a": 1, "b": "s", "c": 2}, {"b": "t", "a": 2}]}, 2),
+        ({"inputs": {"b": ["s"], "c": {"d": []}, "a": [1]}}, 1),
+        ({"dataframe_split": {"columns": ["c", "b", "a"], "data": [[None, "s", 1]]}}, 1),
+        ({"dataframe_records": [{"a": 1, "b": "s"}, {"a": 1, "b": "s", "c": {}}]}, 2),
+        (b"a,c,b\n1,?,s\n", 1),
+        (b"a,c\n1,?\n2,?\n", 2),
+        ({"instances": [{"c": 1}]}, 1),
+    ],
+)
+def test_what_is_no_input_of_the_model_is_left_to_the_endpoint_to_ignore_or_refuse(body: Any, rows: int) -> None:
+    media = "text/csv" if isinstance(body, bytes) else ""
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    inputs = decode_invocations("m", "", text, media, TWO, DEFAULT_LIMITS).inputs
+    assert [one.name for one in inputs[:-1]] in (["a", "b"], ["b", "a"], ["a"], [])
+    assert inputs[-1] == Tensor("c", "BYTES", (rows,), b"")
 
 
 def test_bodies_over_the_limit_are_refused_before_they_are_read() -> None:
@@ -192,19 +236,54 @@ def test_params_of_an_invocation_are_for_the_model() -> None:
         ({"dataframe_records": []}, VECTOR, "at least one row"),
         ({"dataframe_records": [1]}, VECTOR, "dataframe_records: Expected"),
         ([], VECTOR, "not a scoring request"),
-        ({"dataframe_records": [{"c": 1}]}, TWO, "expected the columns a, b, got c"),
-        ({"dataframe_split": {"data": [[1]]}}, TWO, "expected the columns a, b, got no column names"),
+        ({"dataframe_split": {"columns": ["a", "a"], "data": [[1, 1]]}}, TWO, 'column "a" is there twice'),
+        ({"dataframe_records": [{"p": 1}, {"q": 1}]}, MATRIX, "is not in every row"),
         ({"dataframe_split": {"columns": ["a", "b"], "data": [[1, "s"], [1]]}}, TWO, "row 1 has 1 cells, expected 2"),
         ({"dataframe_split": {"columns": ["a", "b"], "data": [1]}}, TWO, r"dataframe_split.data"),
         ({"dataframe_split": {"columns": ["p"], "data": [[1, None], [3]]}}, MATRIX, 'input "x": data is ragged'),
-        ({"dataframe_split": {"columns": ["p"], "data": [["s", None]]}}, MATRIX, 'input "x": FP32 wants numbers'),
-        ({"dataframe_split": {"columns": ["p"], "data": [[1e39, None]]}}, MATRIX, 'input "x": element 0.*out of range'),
-        ({"dataframe_records": [{"x": None}]}, VECTOR, 'input "x": INT64 wants integers'),
+        (
+            {"dataframe_split": {"columns": ["p"], "data": [[1, None], [2, [3]]]}},
+            MATRIX,
+            'input "x": FP32 wants numbers',
+        ),
     ],
 )
 def test_wrong_data_frames_are_refused_by_name(body: Any, signature: Signature, message: str) -> None:
     with pytest.raises(MalformedRequest, match=message):
         invoke(body, signature)
+
+
+@pytest.mark.parametrize(
+    ("body", "signature", "message"),
+    [
+        ({"dataframe_records": [{"c": 1}]}, TWO, "expected the columns a, b, got c"),
+        ({"dataframe_split": {"data": [[1]]}}, TWO, "expected the columns a, b, got no column names"),
+        (
+            {"dataframe_split": {"columns": ["p"], "data": [["s", None]]}},
+            MATRIX,
+            'input "x": row 0, column 0 is a string, expected a number (FP32)',
+        ),
+        (
+            {"dataframe_split": {"columns": ["p", "q"], "data": [[1, None], [2, 1e39]]}},
+            MATRIX,
+            'input "x": row 1, column 1: 1e+39 is out of range for FP32',
+        ),
+        ({"dataframe_records": [{"x": None}]}, VECTOR, 'input "x": row 0 is null, expected an integer (INT64)'),
+        ({"dataframe_records": [{"a": 1, "b": "s"}, {"b": "t"}]}, TWO, 'input "a": row 1 has none, expected one'),
+        (b"p,q,r\n1,2,3\n1,2,z\n", MATRIX, 'input "x": row 1, column 2 is "z", which is not FP32'),
+        (b"x\n1\n1.5\n", VECTOR, 'input "x": row 1 is "1.5", which is not INT64'),
+        (b"x\n1\njane@example.com\n", VECTOR, 'input "x": row 1 is "[email]", which is not INT64'),
+        (b"f\nmaybe\n", FLAG, 'input "f": row 0, column 0 is "maybe", which is not BOOL'),
+        (b"p,q,r\n1e39,2,3\n", MATRIX, 'input "x": row 0, column 0: 1e+39 is out of range for FP32'),
+        (b"1,2\n", TWO, "expected the columns a, b, got no column names"),
+    ],
+)
+def test_cells_and_columns_that_do_not_fit_the_signature_are_named(
+    body: Any, signature: Signature, message: str
+) -> None:
+    with pytest.raises(SchemaMismatch) as caught:
+        invoke(body, signature, "text/csv" if isinstance(body, bytes) else "")
+    assert caught.value.message.startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -236,11 +315,7 @@ def test_empty_and_nan_cells_of_csv_are_nan() -> None:
         (b"", MATRIX, "the CSV has no rows"),
         (b"a,b,c\n", MATRIX, "the CSV has no rows"),
         (b"p,q,r\n1,2\n", MATRIX, "row 0 has 2 cells, expected 3"),
-        (b"p,q,r\n1,2,z\n", MATRIX, 'input "x": "z" is not FP32'),
-        (b"x\n1.5\n", VECTOR, 'input "x": "1.5" is not INT64'),
-        (b"f\nmaybe\n", FLAG, 'input "f": "maybe" is not BOOL'),
-        (b"p,q,r\n1e39,2,3\n", MATRIX, 'input "x": element 0'),
-        (b"1,2\n", TWO, "expected the columns a, b"),
+        (b"a,b,a\n1,s,2\n", TWO, 'column "a" is there twice'),
         (b'a,b\n"1,2\n', TWO, "not CSV"),
         (b"a,b\n\xff,2\n", TWO, "not UTF-8"),
     ],
@@ -323,18 +398,20 @@ def test_among_the_parameters_of_a_generate_request_priority_and_timeout_are_for
     ("body", "signature", "error", "message"),
     [
         ([], TEXT, MalformedRequest, "not a generate request"),
-        ({}, TEXT, MalformedRequest, "no input of the model is given; its inputs are s"),
-        ({"s": 5}, TEXT, MalformedRequest, 'input "s"'),
+        ({}, TEXT, SchemaMismatch, "no input of the model is given; its inputs are s"),
+        ({"s": 5}, TEXT, SchemaMismatch, 'input "s": row 0 is an integer, expected a string'),
+        ({"x": [1, None, 3]}, MATRIX, SchemaMismatch, 'input "x": row 0, column 1 is null, expected a number'),
+        ({"x": [1, 1e39, 3]}, MATRIX, SchemaMismatch, 'input "x": row 0, column 1: 1e.39 is out of range'),
         ({"s": "a", "id": 5}, TEXT, MalformedRequest, "id is 5"),
         ({"s": "a", "id": [5]}, TEXT, MalformedRequest, "id: expected a string"),
         ({"s": "a", "id": "x" * 2000}, TEXT, TooLarge, "id is over"),
         ({"s": "a", "parameters": 5}, TEXT, MalformedRequest, "parameters: expected an object of single values"),
         ({"s": "a", "k": [5]}, TEXT, MalformedRequest, '"k" .no input of the model.*: expected a single value'),
         ({"s": "a", **{f"k{i}": 1 for i in range(65)}}, TEXT, TooLarge, "65 parameters"),
-        ({"x": [1, 2]}, MATRIX, MalformedRequest, r'input "x": a row has the shape \[3\], got \[2\]'),
-        ({"x": [[1, 2, 3]]}, MATRIX, MalformedRequest, r"got \[1, 3\]"),
-        ({"i": [1, 2, 3]}, IMAGE, MalformedRequest, r"a row has the shape \[2, -1\], got \[3\]"),
-        ({"t": [1]}, Signature((TensorSpec("t", "INT8", (-1, 0, -1)),), ()), MalformedRequest, r"got \[1\]"),
+        ({"x": [1, 2]}, MATRIX, SchemaMismatch, r'input "x": a row has the shape \[3\], got \[2\]'),
+        ({"x": [[1, 2, 3]]}, MATRIX, SchemaMismatch, r"got \[1, 3\]"),
+        ({"i": [1, 2, 3]}, IMAGE, SchemaMismatch, r"a row has the shape \[2, -1\], got \[3\]"),
+        ({"t": [1]}, Signature((TensorSpec("t", "INT8", (-1, 0, -1)),), ()), SchemaMismatch, r"got \[1\]"),
         ({"t": 1}, Signature((TensorSpec("t", "BF16", (-1,)),), ()), Unsupported, 'input "t": BF16'),
     ],
 )

@@ -10,7 +10,7 @@ import orjson
 from msgspec import Raw
 
 from hyperion.schema.call import NO_PARAMETERS, Buffer, InferenceAnswer, InferenceCall
-from hyperion.schema.errors import MalformedRequest, TooLarge
+from hyperion.schema.errors import MalformedRequest, SchemaMismatch, TooLarge
 from hyperion.schema.model import Signature
 from hyperion.wire.envelope import decode_envelope
 from hyperion.wire.json.data import check_row_count
@@ -52,7 +52,7 @@ def decode_generate(
             what = f'"{name[:64]}" (no input of the model, so a parameter)'
             parameters[name] = _member(_decode_scalar, raw, what, "a single value")
     if not inputs:
-        raise MalformedRequest(f"no input of the model is given; its inputs are {', '.join(specs)}")
+        raise SchemaMismatch(f"no input of the model is given; its inputs are {', '.join(specs)}")
     priority, timeout_ns = take_urgency(given)
     parameters |= given
     check_parameter_count(parameters, limits)

@@ -30,6 +30,8 @@ __all__ = [
     "encode_elements",
     "from_numpy",
     "join_rows",
+    "name_element",
+    "name_place",
     "row_offsets_bytes",
     "slice_rows",
     "split_rows",
@@ -105,6 +107,36 @@ def datatype_of_numpy(dtype: Any) -> str:
     if name is None:
         raise SchemaMismatch(f"numpy dtype {dtype} has no V2 datatype; expected one of {', '.join(DATATYPES)}")
     return name
+
+
+def name_element(shape: Sequence[int], place: int, batched: bool = True) -> str:
+    """Where the element at that place (row-major) is, in words: `row 2, column 3`; for other ranks than two `row 2,
+    element [0][3]`, or `element [3]` where the first axis is none of rows.
+
+    >>> name_element((2, 3), 5), name_element((2, 2, 2), 5), name_element((4,), 3, batched=False)
+    ('row 1, column 2', 'row 1, element [0][1]', 'element [3]')
+    """
+    indices: list[int] = []
+    for length in reversed(shape):
+        indices.append(place % length)
+        place //= length
+    indices.reverse()
+    return name_place(indices, batched)
+
+
+def name_place(indices: Sequence[int], batched: bool = True) -> str:
+    """As `name_element`, for an element by its indices.
+
+    >>> name_place((2,)), name_place(())
+    ('row 2', 'its value')
+    """
+    if not indices:
+        return "its value"
+    if not batched:
+        return "element " + "".join([f"[{index}]" for index in indices])
+    if len(indices) < 3:
+        return f"row {indices[0]}" + (f", column {indices[1]}" if len(indices) == 2 else "")
+    return f"row {indices[0]}, element " + "".join([f"[{index}]" for index in indices[1:]])
 
 
 def count_elements(shape: Sequence[int], max_rank: int = MAX_RANK, max_elements: int = MAX_ELEMENTS) -> int:

@@ -41,7 +41,7 @@ def decode_predict(
     """One V1 request. A model with one input takes its values as they are, one with several takes objects by name.
     `nulls` is what stands for a null among the elements of an input, by its name; in others they are refused.
 
-    Raises MalformedRequest naming the input or row that is wrong, TooLarge, or Unsupported.
+    Raises MalformedRequest or SchemaMismatch naming the input or row that is wrong, TooLarge, or Unsupported.
     """
     request = decode_envelope(_decode_request, body, limits, "a V1 request")
     instances, columns = bytes(request.instances), bytes(request.inputs)
@@ -63,7 +63,7 @@ def decode_instances(text: bytes, signature: Signature, limits: WireLimits, null
         records = _decode_records(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedRequest(f"instances of a model with several inputs are objects by input name: {error}") from None
-    return tensors_of_records(records, signature, limits, nulls)
+    return tensors_of_records(records, signature, lambda spec, values: tensor_of_rows(spec, values, limits, nulls))
 
 
 def decode_columns(text: bytes, signature: Signature, limits: WireLimits, nulls: Nulls = None) -> tuple[Tensor, ...]:

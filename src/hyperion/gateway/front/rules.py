@@ -27,7 +27,7 @@ from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.schema.errors import HyperionError, NotReady, SchemaMismatch
 from hyperion.schema.model import Signature
 from hyperion.schema.protect import InputRule, Scalar, SchemaRules
-from hyperion.wire.tensor import DATATYPES, decode_elements, to_numpy
+from hyperion.wire.tensor import DATATYPES, decode_elements, name_element, to_numpy
 
 SMALL_ELEMENTS: Final = 64  # up to here Python is faster than numpy (bench/micro_rules.py)
 SHOWN_CHARACTERS: Final = 16  # of a text
@@ -79,10 +79,11 @@ class InputCheck:
 
     def changes(self, tensor: Tensor, place: int) -> SchemaMismatch:
         """The error for the element at `place`, which would not be the same as the datatype that the model takes."""
+        where = name_element(tensor.shape, place, self.batched)
         value = self._show(to_numpy(tensor).ravel()[place].item())
         return SchemaMismatch(
-            f'input "{self.name}": {self._where(tensor.shape, place)} {value} ({tensor.datatype}), which would '
-            f"change as {self.datatype}; send {self.datatype}"
+            f'input "{self.name}": {where} {value} ({tensor.datatype}), which would change '
+            f"as {self.datatype}; send {self.datatype}"
         )
 
     def _unpacker(self, count: int) -> Unpack:
@@ -92,25 +93,8 @@ class InputCheck:
         return unpack
 
     def _mismatch(self, tensor: Tensor, place: int, found: str, constraint: Constraint) -> SchemaMismatch:
-        where = self._where(tensor.shape, place)
+        where = name_element(tensor.shape, place, self.batched)
         return SchemaMismatch(f'input "{self.name}": {where} {found}, expected {constraint.expected}')
-
-    def _where(self, shape: Sequence[int], place: int) -> str:
-        """`row 2, column 3`; for other ranks than two `row 2, element [0][3]`, or `element [3]`."""
-        indices: list[int] = []
-        for length in reversed(shape):
-            indices.append(place % length)
-            place //= length
-        indices.reverse()
-        start = "element " if indices else "its value"
-        if self.batched and indices:
-            row = indices.pop(0)
-            if not indices:
-                return f"row {row}"
-            if len(indices) == 1:
-                return f"row {row}, column {indices[0]}"
-            start = f"row {row}, element "
-        return start + "".join([f"[{index}]" for index in indices])
 
     def _show(self, value: Any) -> str:
         """`is 3.5`: floats have a few digits only. Any, as compiled code would make a float of every number."""

@@ -14,11 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
-from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
+from hyperion.schema.errors import HyperionError, MalformedRequest, SchemaMismatch, TooLarge, Unsupported
 from hyperion.wire.bytes_elements import encode_elements
 from hyperion.wire.json.large import parse_large
+from hyperion.wire.json.misfit import name_misfit
 from hyperion.wire.limits import WireLimits
-from hyperion.wire.tensor import DATATYPES, Datatype
+from hyperion.wire.tensor import DATATYPES, Datatype, name_element
 
 SIMD_ELEMENTS: Final = 256  # from here on simdjson is faster (bench/micro_wire.py measures it)
 TEXT_BYTES_PER_ELEMENT: Final = 64  # generous: a float64 in full takes 25 characters, brackets and blanks a few more
@@ -48,8 +49,9 @@ _FLAT = {kind: decoders[1] for kind, decoders in _DECODERS.items()}
 def parse_data(text: bytes, datatype: Datatype, shape: Sequence[int], count: int, limits: WireLimits) -> bytes:
     """The bytes of a tensor of `shape` (`count` elements in all) from JSON that is flat or nested just as the shape.
 
-    Raises MalformedRequest for anything else, Unsupported for BF16 (JSON carries no such numbers), TooLarge for text or
-    tensors over the limits. Messages are to be put after the name of the tensor.
+    Raises SchemaMismatch for elements of another type or out of the datatype's range, MalformedRequest for anything
+    else, Unsupported for BF16 (JSON carries no such numbers), TooLarge for text or tensors over the limits. Messages
+    are to be put after the name of the tensor.
     """
     kind = datatype.kind
     if not kind:
@@ -61,7 +63,7 @@ def parse_data(text: bytes, datatype: Datatype, shape: Sequence[int], count: int
             if data is not None:
                 return data
             if len(text) > TEXT_BYTES_FREE:  # the exact decoders would take seconds to say more
-                raise MalformedRequest(
+                raise SchemaMismatch(
                     f"shape {list(shape)} wants {count} {_KINDS[kind][1]} in the range of {datatype.name},"
                     " flat or nested just as the shape, and the data is not that"
                 )
@@ -70,13 +72,13 @@ def parse_data(text: bytes, datatype: Datatype, shape: Sequence[int], count: int
         if not text.startswith(b"[["):
             values = _FLAT[kind](text)
             if len(values) == count:
-                return pack(values, datatype)
+                return pack(values, datatype, shape)
         elif len(shape) == 2:
             rows = _DECODERS[kind][2](text)
             if len(rows) == 1:
                 values = rows[0]
                 if len(values) == count and shape[0] == 1:
-                    return pack(values, datatype)
+                    return pack(values, datatype, shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass  # what is wrong, if anything is (blanks between brackets are not), is found out below
     return _parse_nested(text, datatype, shape, count)
@@ -120,20 +122,21 @@ def _parse_nested(text: bytes, datatype: Datatype, shape: Sequence[int], count: 
     if depth not in (1, rank):
         wanted = "flat" if rank < 2 else f"flat or nested {rank} deep"
         raise MalformedRequest(f"shape {list(shape)} wants data {wanted}, got it nested {depth} deep")
-    values = decode_text(text, datatype, depth)
+    values = decode_text(text, datatype, depth, shape)
     if depth == 0:  # the nested form of a scalar
-        return pack([values], datatype)
+        return pack([values], datatype, shape)
     if depth == rank and depth > 1:
         found, values = flatten(values, depth)
         if tuple(found) != tuple(shape):
             raise MalformedRequest(f"shape {list(shape)} does not fit data nested as {found}")
     else:  # flat, and of the right length it would have been done before
         raise MalformedRequest(f"shape {list(shape)} wants {count} elements, got {len(values)}")
-    return pack(values, datatype)
+    return pack(values, datatype, shape)
 
 
-def parse_any(text: bytes, datatype: Datatype, limits: WireLimits) -> tuple[tuple[int, ...], bytes]:
-    """Shape and bytes of JSON whose nesting says its shape; a bare element has shape (). Raises as `parse_data`."""
+def parse_any(text: bytes, datatype: Datatype, limits: WireLimits, row: bool = False) -> tuple[tuple[int, ...], bytes]:
+    """Shape and bytes of JSON whose nesting says its shape; a bare element has shape (). `row` says that it is one row,
+    for messages. Raises as `parse_data`."""
     if not datatype.kind:
         raise no_json_form(datatype)
     depth = nesting(text)
@@ -142,11 +145,9 @@ def parse_any(text: bytes, datatype: Datatype, limits: WireLimits) -> tuple[tupl
     check_row_count(text, b"[", limits)
     if datatype.size and len(text) > limits.max_json_elements:
         check_text_size(0, datatype, text.count(b",") + 1, limits)
-    values = decode_text(text, datatype, depth)
-    if depth == 0:
-        return (), pack([values], datatype)
-    shape, flat = flatten(values, depth)
-    return tuple(shape), pack(flat, datatype)
+    values = decode_text(text, datatype, depth, row=row)
+    shape, flat = flatten(values, depth) if depth else ([], [values])
+    return tuple(shape), pack(flat, datatype, (1, *shape) if row else shape)
 
 
 def nesting(text: bytes) -> int:
@@ -155,12 +156,15 @@ def nesting(text: bytes) -> int:
     return match.group().count(b"[") if match else 0
 
 
-def decode_text(text: bytes, datatype: Datatype, depth: int) -> Any:
-    """Lists nested `depth` deep (at most 9) of the Python values that the datatype wants. Raises MalformedRequest."""
+def decode_text(text: bytes, datatype: Datatype, depth: int, shape: Sequence[int] = (), row: bool = False) -> Any:
+    """Lists nested `depth` deep (at most 9) of the Python values that the datatype wants. `shape` and `row` are as for
+    `name_misfit`. Raises SchemaMismatch for an element of another type, MalformedRequest."""
     element, plural = _KINDS[datatype.kind]
     try:
         return _DECODERS[datatype.kind][depth](text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if misfit := name_misfit(error, datatype, depth, shape, row):
+            raise misfit from None
         reason = str(error).replace(f"`{element.__name__}`", plural[:-1])
         raise MalformedRequest(f"{datatype.name} wants {plural}: {reason}") from None
 
@@ -180,8 +184,9 @@ def flatten(values: list[Any], depth: int) -> tuple[list[int], list[Any]]:
     return shape, values
 
 
-def pack(values: list[Any], datatype: Datatype) -> bytes:
-    """Little-endian bytes of Python values of the datatype's kind. Raises MalformedRequest for one out of its range."""
+def pack(values: list[Any], datatype: Datatype, shape: Sequence[int]) -> bytes:
+    """Little-endian bytes of Python values of the datatype's kind. Raises SchemaMismatch for one out of its range, by
+    its place in the shape."""
     code = datatype.code
     if not code:
         return encode_elements(map(str.encode, values))
@@ -194,14 +199,15 @@ def pack(values: list[Any], datatype: Datatype) -> bytes:
     try:
         return pack_values(*values)
     except (PackError, OverflowError):
-        raise _out_of_range(values, datatype) from None
+        raise _out_of_range(values, datatype, shape) from None
 
 
-def _out_of_range(values: list[Any], datatype: Datatype) -> HyperionError:
+def _out_of_range(values: list[Any], datatype: Datatype, shape: Sequence[int]) -> HyperionError:
     """The error that names the first value which the datatype cannot hold."""
     one = Packer(f"<{datatype.code}")
     index = next(index for index, value in enumerate(values) if not _packs(one, value))
-    return MalformedRequest(f"element {index}: {str(values[index])[:40]} is out of range for {datatype.name}")
+    where = name_element(shape, index)
+    return SchemaMismatch(f"{where}: {str(values[index])[:40]} is out of range for {datatype.name}")
 
 
 def _packs(one: Packer, value: Any) -> bool:

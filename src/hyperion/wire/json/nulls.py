@@ -4,12 +4,14 @@ takes the ways that know no null.
 """
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any, Final
 
 import msgspec
 
 from hyperion.schema.errors import MalformedRequest
 from hyperion.wire.json.data import check_row_count, check_text_size, flatten, nesting, no_json_form, pack
+from hyperion.wire.json.misfit import name_misfit
 from hyperion.wire.limits import WireLimits
 from hyperion.wire.tensor import MAX_RANK, Datatype
 
@@ -37,16 +39,17 @@ def parse_with_nulls(
 ) -> bytes:
     """As `data.parse_data`, with `value` in place of each null. `value` must be one that the datatype can hold."""
     check_text_size(len(text), datatype, count, limits)
-    found, data = parse_any_with_nulls(text, datatype, limits, value)
+    found, data = parse_any_with_nulls(text, datatype, limits, value, shape)
     if found != tuple(shape) and found != (count,):
         raise MalformedRequest(f"shape {list(shape)} does not fit data nested as {list(found)}")
     return data
 
 
 def parse_any_with_nulls(
-    text: bytes, datatype: Datatype, limits: WireLimits, value: Any
+    text: bytes, datatype: Datatype, limits: WireLimits, value: Any, flat_of: Sequence[int] = (), row: bool = False
 ) -> tuple[tuple[int, ...], bytes]:
-    """As `data.parse_any`, with `value` in place of each null."""
+    """As `data.parse_any`, with `value` in place of each null. `flat_of` is the shape of the tensor whose elements a
+    flat text lists."""
     if not datatype.kind:
         raise no_json_form(datatype)
     depth = nesting(text)
@@ -57,6 +60,9 @@ def parse_any_with_nulls(
     try:
         values = _DECODERS[datatype.kind][depth](text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if misfit := name_misfit(error, datatype, depth, flat_of, row):
+            raise misfit from None
         raise MalformedRequest(f"{datatype.name}: {str(error).replace('`', '')}") from None
     shape, elements = flatten(values, depth) if depth else ([], [values])
-    return tuple(shape), pack([value if element is None else element for element in elements], datatype)
+    named = (1, *shape) if row else flat_of if len(shape) == 1 and prod(flat_of) == len(elements) else shape
+    return tuple(shape), pack([value if element is None else element for element in elements], datatype, named)
