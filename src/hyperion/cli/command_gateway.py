@@ -11,7 +11,7 @@ from hyperion.cli.command_runner import print_notice
 from hyperion.cli.command_serve import add_options
 from hyperion.cli.process import run_role
 from hyperion.cli.resolve import find_files, resolve
-from hyperion.cli.tree import check_redis, choose_log_format, plan_gateways
+from hyperion.cli.tree import check_gateway, choose_log_format, plan_gateways
 from hyperion.fleet.home import find_run_dir
 
 
@@ -21,7 +21,7 @@ from hyperion.fleet.home import find_run_dir
 def command(worker: int, **flags: object) -> int:
     """Serve the snapshot that control publishes in the home; until there is one, the last good one."""
     settings = resolve(flags, os.environ, find_files(os.environ, Path.cwd()))
-    check_redis(settings.text("redis_url"))
+    check_gateway(settings)
     home = Path(settings.text("home")).absolute()
     grpc_port = settings.integer("grpc_port") if settings.flag("grpc") else 0
     log_format = choose_log_format(settings, sys.stderr)

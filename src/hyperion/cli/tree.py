@@ -22,15 +22,6 @@ def check_settings(settings: Settings, paths: Sequence[str]) -> None:
     for path in paths:
         if not Path(path).exists():
             raise InvalidConfig(f"{path}: no such file or directory")
-    if bool(settings.text("tls_cert")) != bool(settings.text("tls_key")):
-        raise InvalidConfig("--tls-cert and --tls-key belong together; give both or neither")
-    if settings.text("tls_client_ca") and not settings.text("tls_cert"):
-        raise InvalidConfig("--tls-client-ca needs --tls-cert and --tls-key")
-    for proxy in _list(settings.text("trusted_proxies")):
-        try:
-            ipaddress.ip_network(proxy)
-        except ValueError as error:
-            raise InvalidConfig(f"--trusted-proxies: expected networks such as 10.0.0.0/8: {error}") from None
     for key in _list(settings.text("trusted_keys")):
         if not Path(key).is_file():
             raise InvalidConfig(f"--trusted-keys: no such file: {key}")
@@ -42,6 +33,24 @@ def check_settings(settings: Settings, paths: Sequence[str]) -> None:
     for path in _list(settings.text("batch_dirs")):
         if not Path(path).is_dir():
             raise InvalidConfig(f"--batch-dirs: no such directory: {path}")
+    _check_file(settings, "batch_databases")
+    check_gateway(settings)
+
+
+def check_gateway(settings: Settings) -> None:
+    """Refuse what no gateway could work with; without its key a certificate would be left out, and TLS with it. Raises
+    `InvalidConfig`."""
+    if bool(settings.text("tls_cert")) != bool(settings.text("tls_key")):
+        raise InvalidConfig("--tls-cert and --tls-key belong together; give both or neither")
+    if settings.text("tls_client_ca") and not settings.text("tls_cert"):
+        raise InvalidConfig("--tls-client-ca needs --tls-cert and --tls-key")
+    for proxy in _list(settings.text("trusted_proxies")):
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            raise InvalidConfig(f"--trusted-proxies: expected networks such as 10.0.0.0/8: {error}") from None
+    for key in ("tls_cert", "tls_key", "tls_client_ca"):
+        _check_file(settings, key)
     for path in _list(settings.text("credential_dirs")):
         if not Path(path).is_dir():
             raise InvalidConfig(f"--credential-dirs: no such directory: {path}")
@@ -50,12 +59,14 @@ def check_settings(settings: Settings, paths: Sequence[str]) -> None:
                 f"--credential-dirs: {path} holds the home, with the keys of the platform; name a directory that holds "
                 "nothing but credentials for other servers"
             )
-    for key in ("batch_databases", "tls_cert", "tls_key", "tls_client_ca"):
-        if settings.text(key) and not Path(settings.text(key)).is_file():
-            raise InvalidConfig(f"--{key.replace('_', '-')}: no such file: {settings.text(key)}")
     if 0 < settings.number("requests_per_second") < LEAST_PER_SECOND:
         raise InvalidConfig(f"--requests-per-second: expected 0 (none), or {LEAST_PER_SECOND:f} or more")
     check_redis(settings.text("redis_url"))
+
+
+def _check_file(settings: Settings, key: str) -> None:
+    if settings.text(key) and not Path(settings.text(key)).is_file():
+        raise InvalidConfig(f"--{key.replace('_', '-')}: no such file: {settings.text(key)}")
 
 
 def check_redis(url: str) -> None:
