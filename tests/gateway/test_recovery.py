@@ -164,6 +164,18 @@ async def test_the_first_failure_is_what_the_caller_hears_where_nobody_answers()
 
 
 @on_uvloop
+async def test_who_had_a_share_of_the_deadline_is_not_said_to_have_had_all() -> None:
+    chain = Protection(fallback=(Fallback(endpoint="near"),))
+    async with bad_upstream() as upstream, bad_upstream() as second, serving() as gateway:
+        await reach(gateway, chain, ("far", upstream.served()), ("near", second.served()))
+        upstream.how = second.how = "hang"
+        answer = await gateway.ask(ask(1, x_request_timeout_ms=400))
+        assert (answer.status, answer.error.startswith("its share of the deadline, ")) == (504, True), answer.error
+        alone = await gateway.ask(ask(1, x_request_timeout_ms=40).replace(b"/far/", b"/near/"))
+        assert alone.error.startswith("the deadline of 40 ms passed")
+
+
+@on_uvloop
 async def test_the_last_good_answer_stands_in_though_its_time_is_over() -> None:
     protection = Protection(cache=Cache(ttl_s=0.001), fallback=(Fallback(cached=True),))
     async with bad_upstream() as upstream, serving() as gateway:

@@ -13,7 +13,7 @@ from hyperion.gateway.pending import INNER, MODEL, UNHEARD, PendingCall, past_de
 from hyperion.gateway.replica import Batch
 from hyperion.policy.redact import Redaction
 from hyperion.schema.call import BatchAnswer, InferenceAnswer, Tensor
-from hyperion.schema.errors import HyperionError
+from hyperion.schema.errors import DeadlineExceeded, HyperionError
 from hyperion.schema.snapshot import ServedVersion
 from hyperion.telemetry.logs import EventLog
 from hyperion.wire.frame_headers import Result
@@ -191,7 +191,13 @@ class OpenCalls:
         self._finished(pending, error, queue_ns, compute_ns, now_ns)
 
     def _expire(self, pending: PendingCall, where: str) -> None:
-        self._fail(pending, past_deadline(pending.received_ns, pending.deadline_ns, where), None)
+        course = None if pending.visit is None else pending.visit.course
+        if course is not None and course.deadline_ns > pending.deadline_ns:  # others were to have the rest of it
+            share_ms = (pending.deadline_ns - pending.received_ns) / 1e6
+            error = DeadlineExceeded(f"its share of the deadline, {share_ms:.0f} ms, passed {where}")
+        else:
+            error = past_deadline(pending.received_ns, pending.deadline_ns, where)
+        self._fail(pending, error, None)
 
     def _cancel(self, pending: PendingCall) -> None:
         """The caller left."""
