@@ -74,8 +74,9 @@ class Followed:
         self.applied: list[int] = []
         self.more = asyncio.Event()
         self.kept = directory / "snapshot.json"
+        self.held: tuple[str, ...] = ("m@1.g1.0",)
         self.link = ControlLink(
-            directory / "control.sock", self.kept, worker, self.apply, lambda: ("m@1.g1.0",), EventLog("gateway")
+            directory / "control.sock", self.kept, worker, self.apply, lambda: self.held, EventLog("gateway")
         )
 
     async def apply(self, snapshot: Snapshot) -> None:
@@ -99,6 +100,25 @@ async def test_a_gateway_follows_control_and_asks_for_what_is_newer(tmp_path: Pa
         assert side.asked[0] == Poll(0, 0, ("m@1.g1.0",))
         await side.was_asked(4)
         assert [poll.have for poll in side.asked if isinstance(poll, Poll)] == [0, 3, 3, 4]
+        following.cancel()
+
+
+@on_uvloop
+async def test_control_is_told_of_drained_replicas_though_its_answer_is_still_waited_for(tmp_path: Path) -> None:
+    followed = Followed(tmp_path)
+    async with control(tmp_path / "control.sock") as side:
+        following = asyncio.create_task(followed.link.follow())
+        side.answers.put_nowait(encode(Publish(Snapshot(1))))
+        await followed.until(1)
+        await side.was_asked(2)
+        followed.held = ()
+        followed.link.tell_drained()
+        while followed.link._changed.is_set():  # noqa: ASYNC110 (it is a matter of turns)
+            await asyncio.sleep(0.001)
+        followed.held = ("later",)
+        side.answers.put_nowait(encode(Publish()))
+        await side.was_asked(3)
+        assert [poll.draining for poll in side.asked if isinstance(poll, Poll)][2] == ()
         following.cancel()
 
 

@@ -72,6 +72,26 @@ async def test_what_the_old_version_holds_is_finished_by_it_and_named_as_drainin
 
 
 @on_uvloop
+async def test_it_is_told_at_once_that_an_old_version_holds_its_replicas_no_more(
+    obedient: ServedVersion, new_fifo: Callable[[], Fifo]
+) -> None:
+    async with serving(("obedient", obedient)) as gateway:
+        with await gateway.connect() as client:
+            told: list[tuple[str, ...]] = []
+            gateway.router.drained = lambda: told.append(gateway.router.draining())
+            fifo = new_fifo()
+            client.send(generate(f"forever:{fifo.name}"))
+            await client.head()
+            await gateway.serve(("obedient", again(obedient, 2)))
+            assert gateway.router.draining() == (obedient.replicas[0].name,)
+            assert not told
+            client.leave()
+            assert await fifo.said() == b"closed"
+            await gateway.until(lambda: told)
+            assert told == [()]
+
+
+@on_uvloop
 async def test_an_old_version_whose_replica_never_comes_back_is_closed_once_its_callers_have_given_up(
     obedient: ServedVersion, tmp_path: Path
 ) -> None:

@@ -173,6 +173,11 @@ class ControlLink:
         except OSError as error:
             self._log.write("warning", "snapshot not kept", error=str(error))
 
+    def tell_drained(self) -> None:
+        """Tells control now that replicas of an old version are held no more: they take memory until they are
+        stopped."""
+        self._changed.set()
+
     def tell_unknown_key(self, issuer: str) -> None:
         """Tells control that a token of this issuer names a key that is not in the snapshot; never waits."""
         if issuer not in self._told:

@@ -89,6 +89,7 @@ class Gateway:
             self._log,
             lambda: self._router.rejected,
         )
+        self._router.drained = self._link.tell_drained
         self._reporter = Reporter(
             run_dir / "control.sock", config.worker, self._counts, self._metrics.count_dropped, self._book
         )

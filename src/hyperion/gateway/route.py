@@ -110,7 +110,7 @@ class Router:
 
     `rejected` says of which endpoints the newest snapshot could not be followed in full, and why. `counts` is where
     requests of endpoints with a split or a log are counted; `draw` gives random numbers in [0, 1). `door` makes the
-    endpoints' guards.
+    endpoints' guards. `drained()` is called when a pool that was replaced holds its replicas no more.
     """
 
     def __init__(
@@ -128,7 +128,9 @@ class Router:
         self._counts = counts
         self._draw = draw
         self._door = door
+        self.drained: Callable[[], None] = _nobody
         self._retiring: list[VersionPool] = []
+        self._watching: set[asyncio.Task[None]] = set()
         self._joining: dict[tuple[str, str], Joining] = {}
 
     def draining(self) -> tuple[str, ...]:
@@ -297,6 +299,13 @@ class Router:
     def _retire(self, pool: VersionPool) -> None:
         pool.retire()
         self._retiring.append(pool)
+        watching = asyncio.get_running_loop().create_task(self._watch_to_end(pool))
+        self._watching.add(watching)
+        watching.add_done_callback(self._watching.discard)
+
+    async def _watch_to_end(self, pool: VersionPool) -> None:
+        await pool.closed.wait()
+        self.drained()
 
     def _give_up(self, wanted: set[tuple[str, str]]) -> None:
         """Ends the waits for pools whose place is gone."""
@@ -314,6 +323,10 @@ class Router:
             self._stop_joining(key)
         for pool in tuple(self.all_pools()):
             pool.close()
+
+
+def _nobody() -> None:
+    """Nobody waits for the replicas of old versions."""
 
 
 def _is_live(split: Split | None) -> bool:
