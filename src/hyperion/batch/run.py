@@ -1,7 +1,8 @@
 """One run from its source to its target: read chunks in order, score them in lanes, keep each part once, join them.
 
 Called by `cli` and by `batch/process`. One thread reads, one chunk ahead; each lane is a thread with a link of its own;
-the caller's thread watches. Memory is bounded by the lanes: each has one chunk, and one more waits.
+one thread writes, so that no model waits for a disk; the caller's thread watches. Memory is bounded by the lanes: each
+has one chunk, one more waits for a lane, and two that are scored wait for the disk.
 """
 
 import queue
@@ -19,14 +20,14 @@ from hyperion.batch.lane import Lane, Plan, Stopped
 from hyperion.batch.link import Link
 from hyperion.batch.outputs import output_fields, plan_outputs
 from hyperion.batch.source import Chunk, Source
-from hyperion.batch.target import Target
+from hyperion.batch.target import RowError, Target
 from hyperion.batch.values import check_types
 from hyperion.schema.batch import Progress, Summary
 from hyperion.schema.errors import Conflict, HyperionError, InternalError
 from hyperion.schema.resource import BatchJobSpec
 
 LOOK_S: Final = 0.2
-FULL: Final = 1  # chunks that wait
+FULL: Final = 1  # chunks that wait to be scored, and to be written
 
 
 class Scorer(Struct, frozen=True):
@@ -36,6 +37,17 @@ class Scorer(Struct, frozen=True):
     model: str
     digest: str
     connect: Callable[[int], Link]
+
+
+class _Scored:
+    """A chunk on its way to the disk."""
+
+    __slots__ = ("errors", "part", "table")
+
+    def __init__(self, part: Part, table: Any, errors: Sequence[RowError]) -> None:
+        self.part = part
+        self.table = table
+        self.errors = errors
 
 
 class Run:
@@ -51,8 +63,8 @@ class Run:
         self._tell = tell
         self._stop = threading.Event()
         self._waiting: queue.Queue[Chunk | None] = queue.Queue(FULL)
+        self._scored_chunks: queue.Queue[_Scored | None] = queue.Queue(FULL)
         self._failed: list[BaseException] = []
-        self._counting = threading.Lock()
         self._known: dict[int, Part] = {}
         self._rows = self._skipped = self._scored = 0
         self._chunks = 0
@@ -139,9 +151,10 @@ class Run:
         for link in links:
             lane = Lane(link, plan, self._stop.is_set)
             threads.append(threading.Thread(target=self._guard, args=(self._lane, lane), name="lane"))
+        writer = threading.Thread(target=self._write, name="writer")
         self._started = time.monotonic()
         self._tell(self._progress())
-        for thread in threads:
+        for thread in (*threads, writer):
             thread.start()
         try:
             while any(thread.is_alive() for thread in threads):
@@ -153,6 +166,8 @@ class Run:
         finally:
             for thread in threads:
                 thread.join()
+            self._scored_chunks.put(None)
+            writer.join()
 
     def _guard(self, work: Callable[..., None], *args: Any) -> None:
         """What a thread does; the first thing that goes wrong ends them all."""
@@ -204,11 +219,26 @@ class Run:
                 self._put(None)  # for the next lane
                 return
             table, errors = lane.score(chunk)
-            self._target.write(Part(chunk.index, chunk.rows, table.num_rows, chunk.digest), table, errors)
-            with self._counting:
-                self._rows += chunk.rows
-                self._scored += chunk.rows
-                self._skipped += len(errors)
+            scored = _Scored(Part(chunk.index, chunk.rows, table.num_rows, chunk.digest), table, errors)
+            while not self._failed:
+                try:
+                    self._scored_chunks.put(scored, timeout=LOOK_S)
+                    break
+                except queue.Full:
+                    continue
+
+    def _write(self) -> None:
+        """Keep what lanes have scored, to the last of it also where the run was told to stop; nothing after a failure,
+        but lanes must not wait for ever."""
+        while (scored := self._scored_chunks.get()) is not None:
+            if not self._failed:
+                self._guard(self._keep, scored)
+
+    def _keep(self, scored: "_Scored") -> None:
+        self._target.write(scored.part, scored.table, scored.errors)
+        self._rows += scored.part.rows
+        self._scored += scored.part.rows
+        self._skipped += len(scored.errors)
 
     def _progress(self) -> Progress:
         took_s = max(1e-9, time.monotonic() - self._started)

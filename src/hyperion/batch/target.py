@@ -47,7 +47,7 @@ class Target(Protocol):
         """Go on from what is there."""
 
     def write(self, part: Part, table: Any, errors: Sequence[RowError]) -> None:
-        """Keep a part for good: after this returns it is there, whatever happens. May be called by several threads."""
+        """Keep a part for good: after this returns it is there, whatever happens."""
 
     def finish(self, chunks: int) -> str:
         """Make the whole of `chunks` parts. Returns where skipped rows are explained, "" where none was."""

@@ -1,5 +1,5 @@
-"""Files as targets: parts are written aside in `OUT.hyperion-batch/`, synced, renamed and noted; in the end they are
-joined, and the whole takes its place at once. `OUT/` is a directory in which the parts stay as they are.
+"""Files as targets: parts are written aside in `OUT.hyperion-batch/`, synced, renamed and noted, and joined to a whole,
+which takes its place at once in the end. `OUT/` is a directory in which the parts stay as they are.
 
 What remains of a finished run is its journal, so that the same command again finds that there is nothing to do.
 """
@@ -8,8 +8,7 @@ import base64
 import contextlib
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -20,11 +19,11 @@ from hyperion.batch.arrow import load_arrow
 from hyperion.batch.journal import End, FileJournal, Header, Part
 from hyperion.batch.source import format_of
 from hyperion.batch.target import RowError
+from hyperion.batch.whole import Whole, choose_encoding, copy_file
 from hyperion.schema.errors import Conflict, SchemaMismatch, StorageFailed
 from hyperion.store.blobs.directory import sync_directory
 
 ASIDE: Final = ".hyperion-batch"
-_COPY_BYTES: Final = 8 << 20
 _ENDINGS: Final = {"parquet": ".parquet", "csv": ".csv", "jsonl": ".jsonl"}
 _ARROW: Final = (
     ".arrow"  # of parts that are to be joined to Parquet: encoding columns twice would cost more than a model
@@ -45,8 +44,8 @@ class FileTarget:
         self._parts = self._path if self._in_parts else self._aside / "parts"
         self._errors = self._aside / "errors"
         self._journal = FileJournal(self._aside)
-        self._noting = threading.Lock()
-        self._schema: Any = None
+        self._whole: Whole | None = None
+        self._joined = 0  # parts that are in it
 
     @property
     def header(self) -> Header | None:
@@ -88,12 +87,13 @@ class FileTarget:
         self.resume(schema)
 
     def resume(self, schema: Any) -> None:
-        self._schema = schema
         try:
             for folder in (self._parts, self._errors):
                 folder.mkdir(parents=True, exist_ok=True)
                 for torn in folder.glob(".*.new"):
                     torn.unlink()
+            if not self._in_parts:
+                self._whole, self._joined = Whole(self._aside / "whole.new", self.format, schema), 0
         except OSError as error:
             raise StorageFailed(f"{self._path}: {error.strerror}") from error
 
@@ -104,8 +104,8 @@ class FileTarget:
             if errors:
                 lines = b"".join(msgspec.json.encode(error) + b"\n" for error in errors)
                 _keep(self._errors / f"{part.index:08d}.jsonl", lambda file: _write(file, lines))
-            with self._noting:
-                self._journal.note(part)
+            self._journal.note(part)
+            self._join()
         except OSError as error:
             raise StorageFailed(
                 f"{self._path}: part {part.index} cannot be written: {error.strerror or error}"
@@ -115,11 +115,13 @@ class FileTarget:
         parts = self._journal.parts
         written = sum(part.written for part in parts.values())
         rows = sum(part.rows for part in parts.values())
-        paths = [self._part_path(index) for index in range(chunks) if parts[index].written]
         explained = self._path.with_name(self._path.name + ".errors.jsonl")
         try:
-            if not self._in_parts:
-                _keep(self._path, lambda file: self._join(paths, file))
+            if self._whole is not None:
+                self._join()
+                assert self._joined == chunks, "every chunk was scored"
+                self._whole.finish(self._path)
+                self._whole = None
             skipped = sorted(self._errors.glob("*.jsonl")) if rows > written else []
             if skipped:
                 _keep(explained, lambda file: _copy_all(skipped, file))
@@ -134,7 +136,16 @@ class FileTarget:
         return str(explained) if skipped else ""
 
     def close(self) -> None:
+        if self._whole is not None:
+            self._whole.drop()
         self._journal.close()
+
+    def _join(self) -> None:
+        """Append to the whole what is done and comes next."""
+        while self._whole is not None and (part := self._journal.parts.get(self._joined)) is not None:
+            if part.written:
+                self._whole.add(self._part_path(part.index))
+            self._joined += 1
 
     def _part_path(self, index: int) -> Path:
         ending = _ARROW if self.format == "parquet" and not self._in_parts else _ENDINGS[self.format]
@@ -160,32 +171,10 @@ class FileTarget:
 
     def _write_columns(self, table: Any, file: BinaryIO) -> None:
         if self._in_parts:
-            load_arrow("parquet").write_table(table, file, **_choose_encoding(table.schema))
+            load_arrow("parquet").write_table(table, file, **choose_encoding(table.schema))
             return
         with load_arrow().ipc.new_stream(file, table.schema) as writer:
             writer.write_table(table)
-
-    def _join(self, paths: Iterable[Path], file: BinaryIO) -> None:
-        if self.format == "parquet":
-            arrow, options = load_arrow(), _choose_encoding(self._schema)
-            with load_arrow("parquet").ParquetWriter(file, self._schema, **options) as writer:
-                for path in paths:
-                    with arrow.memory_map(str(path)) as part:
-                        writer.write_table(arrow.ipc.open_stream(part).read_all())
-            return
-        if self.format == "csv":
-            empty = self._schema.empty_table()
-            load_arrow("csv").write_csv(empty, file)
-        _copy_all(paths, file)
-
-
-def _choose_encoding(schema: Any) -> dict[str, Any]:
-    """Dictionaries for columns that repeat themselves, as texts do; numbers of a model hardly do, and pay for it."""
-    types = load_arrow().types
-    repeating = [
-        field.name for field in schema if not types.is_floating(field.type) and not types.is_integer(field.type)
-    ]
-    return {"use_dictionary": repeating or False}
 
 
 def write_moments(table: Any) -> Any:
@@ -208,10 +197,9 @@ def _as_json(value: Any) -> str:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
-def _copy_all(paths: Iterable[Path], file: BinaryIO) -> None:
+def _copy_all(paths: Sequence[Path], file: BinaryIO) -> None:
     for path in paths:
-        with open(path, "rb") as part:
-            shutil.copyfileobj(part, file, _COPY_BYTES)
+        copy_file(path, file)
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

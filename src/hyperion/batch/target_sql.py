@@ -5,8 +5,7 @@ The notes are in the table `hyperion_batch` of the same database. The target's t
 rows of others in it stay.
 """
 
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -44,12 +43,11 @@ class SqlTarget:
             raise InvalidConfig("sql: a target needs --table: the name of the table")
         self._engine = open_engine(url)
         self._name = table
-        self._writing = threading.Lock()
         self._table: Table | None = None
         self.facts = {"database": name_database(self._engine), "table": table}
         self.header: Header | None = None
         self.end: End | None = None
-        self.parts: Mapping[int, Part] = {}
+        self.parts: dict[int, Part] = {}
         self._try(self._read)
 
     def check(self, schema: Any) -> None:
@@ -89,9 +87,8 @@ class SqlTarget:
             if rows:
                 connection.execute(target.insert(), rows)
 
-        with self._writing:
-            self._try(insert)
-            self.parts = {**self.parts, part.index: part}
+        self._try(insert)
+        self.parts[part.index] = part
 
     def finish(self, chunks: int) -> str:
         rows = sum(part.rows for part in self.parts.values())
