@@ -106,6 +106,20 @@ async def test_a_connection_that_it_closed_while_idle_costs_no_request() -> None
 
 
 @on_uvloop
+async def test_a_connection_that_was_idle_for_long_is_not_trusted_with_a_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bad_upstream() as upstream, serving() as gateway:
+        await reach(gateway, upstream.served(links=1))
+        looked = upstream.connections
+        assert [(await gateway.ask(ask(1))).status for _ in range(2)] == [200, 200]
+        assert upstream.connections == looked + 1
+        monkeypatch.setattr("hyperion.gateway.upstream.http.MAX_IDLE_NS", 0)
+        assert (await gateway.ask(ask(1))).output("y") == [2, 2]
+        assert (upstream.connections, upstream.inferences) == (looked + 2, 3)
+
+
+@on_uvloop
 async def test_a_request_that_the_server_had_when_it_ended_a_kept_connection_is_not_sent_again() -> None:
     async with bad_upstream() as upstream, serving() as gateway:
         await reach(gateway, upstream.served(links=1))

@@ -18,6 +18,9 @@ from hyperion.wire.limits import WireLimits
 from hyperion.wire.oip.upstream import decode_answer, encode_infer, is_binary_server, says_ready
 
 CONNECT_S: Final = 3.0
+# Balancers and firewalls forget connections that are idle for some minutes, and some do so without a word to either
+# side: the next request on one would wait for its deadline.
+MAX_IDLE_NS: Final = 45_000_000_000
 # A kept connection that ends so soon after a request was sent was idle for too long; later, the server had the request.
 IDLE_END_NS: Final = 500_000_000
 MAX_LOOK_BYTES: Final = 1 << 20
@@ -82,6 +85,7 @@ class Line(asyncio.Protocol):
     def __init__(self, carrier: "HttpCarrier", max_body_bytes: int) -> None:
         self.reader = AnswerReader(max_body_bytes)
         self.used = False  # whether it has brought an answer before
+        self._idle_ns = 0  # since when it waits for a request
         self._carrier = carrier
         self._transport: asyncio.Transport | None = None
 
@@ -97,7 +101,15 @@ class Line(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        return self._transport is not None and not self._transport.is_closing()
+        """Whether it may carry another request."""
+        open_still = self._transport is not None and not self._transport.is_closing()
+        return open_still and time.monotonic_ns() - self._idle_ns < MAX_IDLE_NS
+
+    def rest(self) -> None:
+        """It has brought an answer, and waits for the next request."""
+        self.reader.next()
+        self.used = True
+        self._idle_ns = time.monotonic_ns()
 
     def write(self, message: list[Buffer]) -> None:
         assert self._transport is not None
@@ -229,8 +241,7 @@ class HttpCarrier:
         reader, limits = line.reader, self._service.limits
         status, headers, body = reader.status, reader.headers, reader.body
         if reader.keep_alive:
-            reader.next()
-            line.used = True
+            line.rest()
         else:
             self._drop()
         if status != 200:
