@@ -67,6 +67,8 @@ def _hint_for(error: BaseException) -> str:
         return "the sandbox passes on no variables that could hold secrets; set this one under env in hyperion.yaml"
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return _THREADS
+    if isinstance(error, MemoryError):
+        return _explain_memory()
     if isinstance(error, EOFError) and _UNIX_SOCKET_FILES.intersection(files):  # the other side could make none
         return _UNIX_SOCKETS
     return _hint_for_call(error, files, frames[-1].line or "" if frames else "") if isinstance(error, OSError) else ""
@@ -89,6 +91,12 @@ def _hint_for_call(error: OSError, files: list[str], line: str) -> str:
     if file in _PROCESS_FILES or any(word in line for word in ("fork", "exec", "spawn", "Popen", "subprocess")):
         return _OTHER if _has_processes() else _PROCESSES
     return _OTHER
+
+
+def _explain_memory() -> str:
+    most = resource.getrlimit(resource.RLIMIT_DATA)[0]
+    none = most == resource.RLIM_INFINITY
+    return "" if none else f"a replica may have {most >> 20:,} MiB here; see resources.memory_mb"
 
 
 def _explain_limit(code: int) -> str:
