@@ -152,7 +152,7 @@ def test_all_defaults_may_be_written_out() -> None:
         (graph("switch", {**A, "when": "x is 1"}, B), "spec.graph.steps[0].when: expected NAME OPERATOR VALUE"),
         (graph("switch", {**A, "when": "x == " + "1" * 2_000}, B), "at most 1024 characters"),
         (graph("switch", A, B), "spec.graph.steps[0]: without `when` it always answers"),
-        (graph("ensemble", {**A, "until": {}}, B), "spec.graph.steps[0].until: means nothing to a ensemble"),
+        (graph("ensemble", {**A, "until": {}}, B), "spec.graph.steps[0].until: means nothing to an ensemble"),
         (graph("cascade", A, {**B, "until": {}}), "spec.graph.steps[1].until: means nothing to the last step"),
         (graph("cascade", {**A, "until": {"confidence": 0}}, B), "until.confidence: expected above 0, up to 1"),
         (graph("cascade", {**A, "until": {"temperature": 0}}, B), "until.temperature: expected above 0"),

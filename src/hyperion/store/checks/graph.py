@@ -30,9 +30,9 @@ def check_graph(name: str, graph: Graph, refuse: Refuse) -> None:
     if not 1 <= len(graph.steps) <= MAX_STEPS:
         raise refuse((*at, "steps"), f"expected 1 to {MAX_STEPS} steps, got {len(graph.steps)}")
     if graph.combine != "average" and graph.kind != "ensemble":
-        raise refuse((*at, "combine"), f"means nothing to a {graph.kind} (only to an ensemble)")
+        raise refuse((*at, "combine"), f"means nothing to {_one(graph)} (only to an ensemble)")
     if graph.output and graph.kind not in ("ensemble", "cascade"):
-        raise refuse((*at, "output"), f"means nothing to a {graph.kind} (only to an ensemble or a cascade)")
+        raise refuse((*at, "output"), f"means nothing to {_one(graph)} (only to an ensemble or a cascade)")
     names = [step.name for step in graph.steps]
     for index, step in enumerate(graph.steps):
         here: Path = (*at, "steps", index)
@@ -40,6 +40,10 @@ def check_graph(name: str, graph: Graph, refuse: Refuse) -> None:
         _check_member(name, step, here, refuse)
         _check_place(graph, index, here, refuse)
         _check_maps(graph, index, names, here, refuse)
+
+
+def _one(graph: Graph) -> str:
+    return f"an {graph.kind}" if graph.kind == "ensemble" else f"a {graph.kind}"
 
 
 def _check_name(name: str, before: list[str], here: Path, refuse: Refuse) -> None:
@@ -70,7 +74,7 @@ def _check_place(graph: Graph, index: int, here: Path, refuse: Refuse) -> None:
         if len(step.when) > MAX_WHEN:
             raise refuse((*here, "when"), f"at most {MAX_WHEN} characters")
         if graph.kind != "switch":
-            raise refuse((*here, "when"), f"means nothing to a {graph.kind} (only to a switch)")
+            raise refuse((*here, "when"), f"means nothing to {_one(graph)} (only to a switch)")
         try:
             parse_condition(step.when)
         except ValueError as error:
@@ -79,12 +83,12 @@ def _check_place(graph: Graph, index: int, here: Path, refuse: Refuse) -> None:
         raise refuse(here, "without `when` it always answers: no later step is ever reached; let it be the last")
     if step.until is not None:
         if graph.kind != "cascade":
-            raise refuse((*here, "until"), f"means nothing to a {graph.kind} (only to a cascade)")
+            raise refuse((*here, "until"), f"means nothing to {_one(graph)} (only to a cascade)")
         if is_last:
             raise refuse((*here, "until"), "means nothing to the last step: it always answers")
         _check_until(step.until, (*here, "until"), refuse)
     if step.weight != 1.0 and graph.kind != "ensemble":
-        raise refuse((*here, "weight"), f"means nothing to a {graph.kind} (only to an ensemble)")
+        raise refuse((*here, "weight"), f"means nothing to {_one(graph)} (only to an ensemble)")
     check_above(step.weight, 0, MAX_WEIGHT, (*here, "weight"), refuse)
 
 
@@ -114,7 +118,7 @@ def _check_maps(graph: Graph, index: int, names: list[str], here: Path, refuse: 
                 raise refuse((*here, "inputs", tensor), f"{source[:80]!r}: no step is called {owner[:80]!r}{meant}")
             continue
         if graph.kind not in _IN_ORDER:
-            why = f"the steps of a {graph.kind} see inputs of the request, not each other's outputs"
+            why = f"the steps of {_one(graph)} see inputs of the request, not each other's outputs"
             raise refuse((*here, "inputs", tensor), f"{source[:80]!r}: {why}")
         if owner not in names[:index]:
             raise refuse((*here, "inputs", tensor), f"{source[:80]!r} is not there yet: {owner!r} comes later")
