@@ -1,6 +1,7 @@
 """A call that may have been answered elsewhere: found, or computed, and its followers with it."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Looking(Pool):
 
     def __init__(self, store: SharedStore) -> None:
         super().__init__()
-        self.cache = ResponseCache(Cache(), CacheMemory(), lambda: 0.0)
+        self.cache = ResponseCache(Cache(ttl_s=3600.0), CacheMemory(), lambda: 0.0)
         self.store = store
         self.shared = SharedCache(store, "m", 30.0)
         self.elsewhere = Elsewhere(
@@ -81,7 +82,9 @@ async def test_what_another_gateway_keeps_answers_the_call_and_its_followers(tmp
         assert codes(*callers) == [["ok"], ["ok"]]
         assert not pool.queue
         assert pool.cache.counts[SHARED_HIT] == 1
-        assert pool.cache.last_good(KEY) is not None
+        entry = pool.cache.last_good(KEY)
+        assert entry is not None
+        assert entry.ends_ns <= time.monotonic_ns() + 30_000_000_000  # as long as it lasts elsewhere, and no ttl anew
 
     await with_pool(tmp_path, test)
 

@@ -43,7 +43,7 @@ async def store_of(server: RedisServer, bound_s: float = 10.0) -> AsyncIterator[
 async def look(cache: SharedCache, key: bytes = KEY) -> Outcome:
     """What a caller is told."""
     told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    cache.look_up(key, told.set_result)
+    cache.look_up(key, lambda found, _left_ns: told.set_result(found))
     assert not told.done()
     return await told
 
@@ -77,6 +77,24 @@ async def test_another_gateway_finds_an_answer_until_its_time_is_over(tmp_path: 
             while await look(found, bytes(32)) is not None:  # noqa: ASYNC110 (time itself)
                 await asyncio.sleep(0.01)
             assert one.failures == other.failures == 0
+
+
+@pytest.mark.parametrize(
+    ("clock", "left_s"), [(1000.0, 30), (1012.0, 18), (1029.999, 0.001), (1030.0, 0), (1100.0, 0), (1.0, 30)]
+)
+@on_uvloop
+async def test_what_is_found_is_good_for_as_long_as_where_it_was_computed(
+    tmp_path: Path, clock: float, left_s: float
+) -> None:
+    """And never for longer than from now on, however the clocks of two machines differ."""
+    with RedisServer(tmp_path) as server:
+        async with store_of(server) as store:
+            SharedCache(store, "fraud", 30.0, lambda: 1000.0).keep(KEY, OUTPUTS)
+            await settled(store)
+            told: asyncio.Future[tuple[Outcome, int]] = asyncio.get_running_loop().create_future()
+            later = SharedCache(store, "fraud", 30.0, lambda: clock)
+            later.look_up(KEY, lambda found, left_ns: told.set_result((found, left_ns)))
+            assert await told == (OUTPUTS if left_s else None, round(left_s * 1e9))
 
 
 @on_uvloop
@@ -163,7 +181,7 @@ async def test_looks_and_writes_are_bounded_while_redis_hangs(tmp_path: Path) ->
             server.hang()
             told: list[Any] = []
             while cache.usable:
-                cache.look_up(KEY, told.append)
+                cache.look_up(KEY, lambda found, _left_ns: told.append(found))
                 cache.keep(KEY, OUTPUTS)
                 if len(told) % 100 == 0:
                     await asyncio.sleep(0)
@@ -192,9 +210,9 @@ async def test_who_still_waits_when_the_store_closes_is_told(tmp_path: Path) -> 
             cache = SharedCache(store, "fraud", 30.0)
             await warm(store, cache)
             server.hang()
-            cache.look_up(KEY, told.append)
+            cache.look_up(KEY, lambda found, _left_ns: told.append(found))
             await asyncio.sleep(0)
-            cache.look_up(KEY, told.append)
+            cache.look_up(KEY, lambda found, _left_ns: told.append(found))
         assert told == [None, None]
 
 

@@ -148,9 +148,11 @@ class ResponseCache:
         digest: str,
         now_ns: int,
         model_ns: int = 0,
+        most_ns: int = 0,
     ) -> CachedAnswer | None:
         """Keeps a whole answer that the model gave without an error; None where there is no room for one so large.
-        `model_ns` is what computing it took, as far as that is known. Views are copied, so that no batch is kept alive
+        `model_ns` is what computing it took, as far as that is known, `most_ns` how long it is good where another
+        gateway computed it. Views are copied, so that no batch is kept alive
         for one of its rows."""
         assert key, "the answer to a call that passed the cache by was kept"
         if model_ns:
@@ -160,6 +162,8 @@ class ResponseCache:
             self._drop(old)
         ttl_ns = self._ttl_ns
         ends_ns = now_ns + ttl_ns - int(ttl_ns * self._settings.jitter * self._draw())
+        if most_ns:
+            ends_ns = min(ends_ns, now_ns + most_ns)
         entry = CachedAnswer(key, _own(outputs), version, digest, ends_ns)
         if entry.size_bytes > self._largest_bytes:
             return None

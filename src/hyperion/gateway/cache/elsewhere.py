@@ -50,7 +50,7 @@ class Elsewhere:
         if not self.shared.usable:
             return False
         pending.on_cancel = self._leave
-        self.shared.look_up(key, lambda found: self._found(key, pending, pool, found))
+        self.shared.look_up(key, lambda found, left_ns: self._found(key, pending, pool, found, left_ns))
         return True
 
     def _leave(self, pending: PendingCall) -> None:
@@ -59,7 +59,9 @@ class Elsewhere:
         pending.reply = UNHEARD
         self._finished(pending, ClientGone("the caller left before the answer"), 0, 0, time.monotonic_ns())
 
-    def _found(self, key: bytes, pending: PendingCall, pool: "VersionPool", found: Outputs | None) -> None:
+    def _found(
+        self, key: bytes, pending: PendingCall, pool: "VersionPool", found: Outputs | None, left_ns: int
+    ) -> None:
         if pending.done:
             return
         flights = self._flights
@@ -70,7 +72,7 @@ class Elsewhere:
             return
         self._cache.counts[SHARED_HIT] += 1
         served = pool.served
-        entry = self._cache.put(key, found, served.version, served.digest, time.monotonic_ns())
+        entry = self._cache.put(key, found, served.version, served.digest, time.monotonic_ns(), most_ns=left_ns)
         if entry is None:  # too large to be kept here
             entry = CachedAnswer(key, found, served.version, served.digest, 0)
         if flights is not None:

@@ -1,12 +1,14 @@
 """Answers in Redis, which the gateways of a fleet share: looked up after the own cache has missed, for a few
 milliseconds at most.
 
-Nobody waits for a Redis that is slow or away: a look that takes longer than `BOUND_S` has found nothing, and after an
-error nobody looks for `AWAY_S`. All looks of one turn of the loop are one MGET, all answers to keep one pipeline. What
-Redis gives is checked (`wire/cached_outputs`) before it is anybody's answer.
+A value says when its time is over (in milliseconds since 1970), so that no gateway gives an answer for longer than
+the one that computed it. Nobody waits for a Redis that is slow or away: a look that takes longer than `BOUND_S` has
+found nothing, and after an error nobody looks for `AWAY_S`. All looks of one turn of the loop are one MGET, all
+answers to keep one pipeline. What Redis gives is checked (`wire/cached_outputs`) before it is anybody's answer.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,24 +29,28 @@ MAX_WRITES: Final = 1_024  # waiting or being written; further ones are not kept
 MAX_VALUE_BYTES: Final = 1 << 20
 PREFIX: Final = b"hyperion:cache:"
 
+END_BYTES: Final = 8
+
 Outputs = tuple[Tensor, ...]
-Found = Callable[[Outputs | None], None]
+# Told what was found and for how many nanoseconds more it is good, or None and 0.
+Found = Callable[[Outputs | None, int], None]
 
 
 class Look:
-    """One key that is asked for. `then` is told once: what was found, or None; after that it is None itself."""
+    """One key that is asked for. `then` is told once, by `read`, what was found; after that it is None itself."""
 
-    __slots__ = ("key", "name", "then")
+    __slots__ = ("_cache", "_key", "name", "then")
 
-    def __init__(self, key: bytes, name: bytes, then: Found) -> None:
-        self.key: Final = key
+    def __init__(self, cache: "SharedCache", key: bytes, name: bytes, then: Found) -> None:
         self.name: Final = name
         self.then: Found | None = then
+        self._cache: Final = cache
+        self._key: Final = key
 
-    def tell(self, outputs: Outputs | None) -> None:
+    def tell(self, value: object) -> None:
         then, self.then = self.then, None
         if then is not None:
-            then(outputs)
+            then(*self._cache.read(self._key, value))
 
 
 class SharedStore:
@@ -103,7 +109,7 @@ class SharedStore:
             self._went_away()
             return
         for look, value in zip(looks, values, strict=True):
-            look.tell(decode_outputs(look.key, value) if isinstance(value, bytes) else None)
+            look.tell(value)
 
     def _fetched(self, looks: list[Look]) -> None:
         self._asking -= 1
@@ -161,11 +167,12 @@ class SharedStore:
 
 
 class SharedCache:
-    """One endpoint's part of the store."""
+    """One endpoint's part of the store. `clock` gives seconds since 1970."""
 
-    __slots__ = ("_prefix", "_store", "_ttl_ms")
+    __slots__ = ("_clock", "_prefix", "_store", "_ttl_ms")
 
-    def __init__(self, store: SharedStore, endpoint: str, ttl_s: float) -> None:
+    def __init__(self, store: SharedStore, endpoint: str, ttl_s: float, clock: Callable[[], float] = time.time) -> None:
+        self._clock: Final = clock
         self._store: Final = store
         self._prefix: Final = PREFIX + endpoint.encode() + b":"
         self._ttl_ms: Final = max(1, int(ttl_s * 1000))
@@ -176,14 +183,25 @@ class SharedCache:
         return self._store.usable
 
     def look_up(self, key: bytes, then: Found) -> None:
-        """Calls `then` within the store's `bound_s`, never before this returns: with the outputs, or None."""
-        self._store.look_up(Look(key, self._prefix + key, then))
+        """Calls `then` within the store's `bound_s`, never before this returns."""
+        self._store.look_up(Look(self, key, self._prefix + key, then))
+
+    def read(self, key: bytes, value: object) -> tuple[Outputs | None, int]:
+        """The outputs that a value holds for that key, and for how many nanoseconds they are good yet. However the
+        clocks of two machines differ, no longer than from now on."""
+        if not isinstance(value, bytes):
+            return None, 0
+        end = value[:END_BYTES]
+        left_ms = min(self._ttl_ms, int.from_bytes(end, "big") - int(self._clock() * 1000))
+        outputs = decode_outputs(key + end, value[END_BYTES:]) if left_ms > 0 else None
+        return outputs, 0 if outputs is None else left_ms * 1_000_000
 
     def keep(self, key: bytes, outputs: Outputs) -> None:
         """Keeps an answer for the other gateways, unless it is too large."""
-        size_bytes = HEAD_BYTES + sum([memoryview(one.data).nbytes for one in outputs])
+        size_bytes = END_BYTES + HEAD_BYTES + sum([memoryview(one.data).nbytes for one in outputs])
         if size_bytes <= MAX_VALUE_BYTES:
-            self._store.write(self._prefix + key, encode_outputs(key, outputs), self._ttl_ms)
+            end = (int(self._clock() * 1000) + self._ttl_ms).to_bytes(END_BYTES, "big")
+            self._store.write(self._prefix + key, end + encode_outputs(key + end, outputs), self._ttl_ms)
 
 
 def _tell_nothing(looks: list[Look]) -> None:
