@@ -266,7 +266,7 @@ def test_keys_are_shown_once_and_do_what_their_scopes_say(
     assert run("key", "revoke", made["id"]).code == 0
     assert "revoked" in run("key", "list").out
     monkeypatch.setenv("HYPERION_TOKEN", made["key"])
-    assert "a token is needed" in run("get", "endpoints").err
+    assert "no token or key that counts here" in run("get", "endpoints").err
 
 
 def test_the_ledger_is_verified_against_a_checkpoint_that_was_kept(run: Run, platform: Platform) -> None:

@@ -68,6 +68,8 @@ async def test_a_key_lets_in_until_it_is_gone(obedient: ServedVersion) -> None:
         assert refused.status == 401
         assert "hyperion key create" in refused.error
         assert refused.headers["www-authenticate"] == "bearer"
+        wrong = await gateway.ask(infer("echo a", **bearer(SECRET + "x")))
+        assert (wrong.status, wrong.headers["www-authenticate"]) == (401, 'bearer error="invalid_token"')
         assert await status(gateway, **bearer(SECRET)) == 200
         assert await status(gateway, **bearer(SECRET)) == 200
         assert await status(gateway, **bearer(SECRET + "x")) == 401

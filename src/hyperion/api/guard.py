@@ -50,7 +50,7 @@ class Guard:
                 except HyperionError as error:  # the store cannot be asked now
                     refusal = answer_error(error)
                 else:
-                    refusal = _ask_for_token() if caller is None else None
+                    refusal = _ask_for_token("authorization" in headers) if caller is None else None
                     scope.setdefault("state", {})["caller"] = caller
             if refusal is not None:
                 await refusal(scope, receive, send)
@@ -99,11 +99,13 @@ def _limit(receive: Receive) -> Receive:
     return limited
 
 
-def _ask_for_token() -> JSONResponse:
-    message = (
-        "a token is needed: authorization: Bearer TOKEN, from the file admin-token in the home directory, or a key"
-    )
-    return make_problem(401, "unauthenticated", message, {"www-authenticate": "Bearer"})
+def _ask_for_token(shown: bool) -> JSONResponse:
+    """The refusal; `shown` says that there was something, which does not count (RFC 6750, 3.1)."""
+    message, asks = "a token is needed", "Bearer"
+    if shown:
+        message, asks = "this is no token or key that counts here (any more)", 'Bearer error="invalid_token"'
+    message += ": send authorization: Bearer TOKEN, from the file admin-token in the home directory, or a key"
+    return make_problem(401, "unauthenticated", message, {"www-authenticate": asks})
 
 
 def is_allowed_host(host: str, names: set[str]) -> bool:

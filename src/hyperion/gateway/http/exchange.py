@@ -169,7 +169,9 @@ class Exchange:
             self.says_when = True
             extra[b"retry-after"] = b"%d" % whole_seconds(error.retry_after_s)
         if isinstance(error, Unauthenticated):
-            extra[b"www-authenticate"] = b"Bearer"  # RFC 9110 (15.5.2): a 401 says which credentials it asks for
+            # RFC 9110 (15.5.2): a 401 says which credentials it asks for; RFC 6750 (3.1): and if those shown are wrong.
+            shown = b"authorization" in self.headers
+            extra[b"www-authenticate"] = b'Bearer error="invalid_token"' if shown else b"Bearer"
         self.respond(STATUS[error.code], JSON, encode_error(error.message), extra)
 
     # --- everything that is no inference ---
