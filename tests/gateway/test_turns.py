@@ -1,6 +1,6 @@
 """Fair queues: whose calls make the next batch where tenants and priorities wait for the same model, and who leaves."""
 
-from collections import Counter, deque
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -30,10 +30,16 @@ WHO = {name: caller(name, weight) for name, weight in (("a", 1.0), ("b", 1.0), (
 
 
 def a_call(
-    tenant: str = "a", rows: int = 1, deadline_ns: int = FAR, kind: int = 0, priority: int = 0, stream: bool = False
+    tenant: str = "a",
+    rows: int = 1,
+    deadline_ns: int = FAR,
+    kind: int = 0,
+    priority: int = 0,
+    stream: bool = False,
+    received_ns: int = 0,
 ) -> PendingCall:
     call = InferenceCall("m", "", "", (), priority=priority)
-    made = PendingCall(call, UNHEARD, "http", f"{tenant}{rows}", 0, deadline_ns, rows, rows, stream)
+    made = PendingCall(call, UNHEARD, "http", f"{tenant}{rows}", received_ns, deadline_ns, rows, rows, stream)
     made.key = (kind, stream)
     made.caller = WHO[tenant]
     return made
@@ -109,10 +115,20 @@ def test_a_higher_priority_goes_first_whoever_has_it() -> None:
 
 
 def test_a_low_priority_that_has_waited_long_enough_goes_before_a_high_one() -> None:
-    queue = filled((1, {"tenant": "a", "priority": 2, "deadline_ns": FAR - 2 * AGEING_NS - 1}), merge=False)
+    for age_ns, first in ((2 * AGEING_NS + 1, "a"), (2 * AGEING_NS - 1, "b")):
+        queue = filled((1, {"tenant": "a", "priority": 2}), merge=False)
+        for _ in range(9):
+            queue.push(a_call("b", received_ns=age_ns))
+        assert tenants(queue.take(0, INSTANT, ONE)[0]) == {first: 1}
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_short_deadline_buys_no_priority(merge: bool) -> None:
+    """Or whoever may have the lowest priority only would go first by saying that it is in a hurry."""
+    queue = filled((3, {"tenant": "a", "priority": 9, "deadline_ns": 1_000}), merge=merge)
     for _ in range(9):
-        queue.push(a_call("b"))
-    assert tenants(queue.take(0, INSTANT, ONE)[0]) == {"a": 1}
+        queue.push(a_call("b", received_ns=1))
+    assert tenants(queue.take(0, INSTANT, LIMITS if merge else ONE)[0]) == {"b": 8 if merge else 1}
 
 
 def test_what_is_too_late_is_not_charged_for() -> None:
@@ -278,14 +294,13 @@ def test_tenants_that_wait_all_the_time_get_their_shares_whatever_the_others_do(
 def test_nobody_starves(others: int, priority: int, most: int) -> None:
     """A call of low priority is served before those of a higher one that come so much later."""
     queue = WaitingQueue(merge=True)
-    mine = a_call("d", deadline_ns=1000, priority=priority)
+    mine = a_call("d", priority=priority)
     queue.push(mine)
-    line = deque([mine])
-    late = 1001 + priority * AGEING_NS
+    later_ns = 1 + priority * AGEING_NS
     for _ in range(others):
-        queue.push(a_call("a", deadline_ns=late))
+        queue.push(a_call("a", deadline_ns=1_000, received_ns=later_ns))
     batch, _, _ = queue.take(0, INSTANT, BatchLimits(most, 1 << 20, 0))
-    assert batch[0] is line[0]
+    assert batch[0] is mine
 
 
 # --- who leaves ---

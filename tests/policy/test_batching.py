@@ -15,7 +15,7 @@ from hyperion.policy.batching import (
     hold_ns,
     open_for_ns,
     plan_batch,
-    virtual_deadline,
+    virtual_arrival,
 )
 from hyperion.policy.latency import LatencyCurve, expect, observe
 
@@ -148,10 +148,10 @@ def test_the_plan_looks_at_no_more_calls_than_it_takes_and_one() -> None:
 @given(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, LOWEST_PRIORITY), st.integers(0, LOWEST_PRIORITY))
 def test_a_lower_priority_waits_longer_but_not_for_ever(one_ns: int, other_ns: int, high: int, low: int) -> None:
     high, low = sorted((high, low))
-    key = virtual_deadline(one_ns, low)
-    assert key >= virtual_deadline(one_ns, high)
+    key = virtual_arrival(one_ns, low)
+    assert key >= virtual_arrival(one_ns, high)
     if other_ns > one_ns + (low - high) * AGEING_NS:
-        assert key < virtual_deadline(other_ns, high)
+        assert key < virtual_arrival(other_ns, high)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Final
 from hyperion.gateway.front.caller import ANONYMOUS, Caller
 from hyperion.gateway.pending import PendingCall
 from hyperion.gateway.turns import Flow, Level, Total
-from hyperion.policy.batching import BatchLimits, BatchPlan, plan_batch, virtual_deadline
+from hyperion.policy.batching import BatchLimits, BatchPlan, plan_batch, virtual_arrival
 from hyperion.policy.fairness import is_over_share, row_cost_ns, rows_ahead
 from hyperion.policy.latency import LatencyCurve
 
@@ -41,7 +41,7 @@ class WaitingQueue(Total):
 
     def push(self, pending: PendingCall) -> None:
         """Adds a call at its place."""
-        pending.order = virtual_deadline(pending.deadline_ns, pending.priority)
+        pending.order = pending.deadline_ns
         if pending.caller is not self._last_caller or pending.priority != self._last_priority:
             self._turn_to(pending.caller, pending.priority)
         flow = self._last
@@ -102,7 +102,7 @@ class WaitingQueue(Total):
         return _split(flow, lane, plan_batch(lane, now_ns, curve, limits))
 
     def _first_flow(self) -> Flow | None:
-        """Whose turn it is: of the priorities, the one whose next tenant has the most urgent call."""
+        """Whose turn it is: of the priorities, the one whose next call goes first for its age."""
         if self.waiting == 1 and self._last.rows:
             return self._last
         best: Flow | None = None
@@ -112,8 +112,9 @@ class WaitingQueue(Total):
             while flow is not None:
                 lane = flow.first_lane()
                 if lane is not None:
-                    if best is None or lane[0].order < best_order:
-                        best, best_order = flow, lane[0].order
+                    order = virtual_arrival(lane[0].received_ns, level.priority)
+                    if best is None or order < best_order:
+                        best, best_order = flow, order
                     break
                 flow = level.first()
         return best
@@ -125,7 +126,7 @@ class WaitingQueue(Total):
         for level in self._levels.values():
             flow = level.first_with(key) if level.waiting else None
             if flow is not None:
-                order = flow.lanes[key][0].order
+                order = virtual_arrival(flow.lanes[key][0].received_ns, level.priority)
                 if best is None or order < best_order:
                     best, best_order = flow, order
         return best

@@ -1,9 +1,9 @@
 """Which waiting requests make the next batch. Called by `gateway/batch` whenever a replica has a free credit.
 
-Dispatch is completion-driven: an idle replica and a non-empty queue dispatch now. Priorities and a tenant's calls are
-ordered by virtual deadline: earliest deadline first, and a lower priority waits at most `AGEING_NS` per step longer, so
-nothing starves. Among tenants of one priority `policy/fairness` says whose turn it is. Never here: a clock, the queue
-itself.
+Dispatch is completion-driven: an idle replica and a non-empty queue dispatch now. Priorities are ordered by virtual
+arrival: a lower one waits at most `AGEING_NS` per step longer, so nothing starves, and a short deadline buys no
+priority. Among tenants of one priority `policy/fairness` says whose turn it is; a tenant's calls of one priority are
+ordered by deadline. Never here: a clock, the queue itself.
 """
 
 from collections.abc import Iterable
@@ -48,13 +48,13 @@ class BatchPlan(Struct, frozen=True, gc=False):
     late: tuple[int, ...] = ()
 
 
-def virtual_deadline(deadline_ns: int, priority: int) -> int:
-    """The sort key of the queue: smaller is sooner.
+def virtual_arrival(received_ns: int, priority: int) -> int:
+    """By what calls of different priorities are compared: the smaller one goes first.
 
-    >>> virtual_deadline(100, 0) < virtual_deadline(50, 1)
+    >>> virtual_arrival(100, 0) < virtual_arrival(50, 1) < virtual_arrival(100 + AGEING_NS, 0)
     True
     """
-    return deadline_ns + priority * AGEING_NS
+    return received_ns + priority * AGEING_NS
 
 
 def plan_batch(waiting: Iterable[Waiting], now_ns: int, curve: LatencyCurve, limits: BatchLimits) -> BatchPlan:
