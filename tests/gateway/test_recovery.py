@@ -176,6 +176,19 @@ async def test_who_had_a_share_of_the_deadline_is_not_said_to_have_had_all() -> 
 
 
 @on_uvloop
+async def test_all_who_share_a_stand_in_are_told_that_it_is_one() -> None:
+    async with bad_upstream() as upstream, serving() as gateway:
+        await reach(gateway, Protection(coalesce=True, fallback=(STATIC,)), ("far", upstream.served(links=1)))
+        upstream.how, upstream.slow_s = "dying", 0.2
+        answers = await asyncio.gather(*[gateway.ask(ask(1)) for _ in range(3)])
+        assert upstream.inferences == 1
+        for answer in answers:
+            assert (answer.status, answer.output("y")) == (200, [0.25, 0.5])
+            assert answer.headers["x-hyperion-served-by"] == "fallback:static"
+            assert answer.headers["x-hyperion-degraded"] == "true"
+
+
+@on_uvloop
 async def test_the_last_good_answer_stands_in_though_its_time_is_over() -> None:
     protection = Protection(cache=Cache(ttl_s=0.001), fallback=(Fallback(cached=True),))
     async with bad_upstream() as upstream, serving() as gateway:

@@ -6,10 +6,10 @@ Each call ends once, and its guard, its counts and the pipeline hear of it.
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from hyperion.gateway.dispatch import internal_error
-from hyperion.gateway.pending import INNER, MODEL, UNHEARD, PendingCall, past_deadline
+from hyperion.gateway.pending import DEGRADED, INNER, MODEL, UNHEARD, PendingCall, past_deadline
 from hyperion.gateway.replica import Batch
 from hyperion.policy.redact import Redaction
 from hyperion.schema.call import BatchAnswer, InferenceAnswer, Tensor
@@ -21,8 +21,6 @@ from hyperion.wire.frame_headers import Result
 if TYPE_CHECKING:
     from hyperion.gateway.front.guard import Guard
     from hyperion.gateway.release.counts import Counts
-
-DEGRADED: Final = ((b"x-hyperion-degraded", b"true"),)
 
 Finished = Callable[[PendingCall, HyperionError | None, int, int, int], None]
 

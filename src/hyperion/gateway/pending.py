@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hyperion.gateway.release.counts import Tally
 
 MODEL = "model"  # who serves, where nobody else had to
+DEGRADED: Final = ((b"x-hyperion-degraded", b"true"),)  # header fields of a lesser answer
 NO_HEADERS: Final[Mapping[bytes, bytes]] = {}
 SHADOW = "shadow"  # in place of a protocol: nobody waits for the answer
 INNER = "inner"  # in place of a protocol: a part of how another call is answered, which is the one that is recorded

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from hyperion.gateway.pending import UNHEARD, PendingCall, past_deadline
+from hyperion.gateway.pending import DEGRADED, MODEL, UNHEARD, PendingCall, past_deadline
 from hyperion.schema.call import InferenceAnswer, Tensor
 from hyperion.schema.errors import ClientGone, DeadlineExceeded, HyperionError, InternalError
 
@@ -115,6 +115,7 @@ class Flights:
                 work.served_by,
                 queue_ns=queue_ns,
                 compute_ns=compute_ns,
+                degraded=work.served_by != MODEL,
             )
             self._tell(pending, answer, now_ns)
 
@@ -227,6 +228,8 @@ class Flights:
 
     def _tell(self, pending: PendingCall, answer: InferenceAnswer, now_ns: int) -> None:
         try:
+            if answer.degraded:
+                pending.reply.add_fields(DEGRADED)
             pending.reply.answer(answer)
         except HyperionError as error:
             self._fail(pending, error, now_ns)
