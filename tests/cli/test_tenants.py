@@ -86,6 +86,14 @@ def test_a_tenant_with_keys_stays_until_they_are_revoked_as_the_message_says(run
     assert "not known here" in run("delete", "tenants", "leaving").err
 
 
+def test_a_key_of_a_tenant_that_nobody_declared_is_made_and_said_to_have_no_limits(run: Run) -> None:  # noqa: F811
+    Path("t.yaml").write_text("kind: Tenant\nmetadata: {name: declared}\n")
+    run("apply", "-f", "t.yaml")
+    for tenant, told in (("declared", False), ("declread", True)):
+        made = run("key", "create", "--tenant", tenant)
+        assert (made.code, made.out.startswith("hyp_"), f'tenant "{tenant}" may use' in made.err) == (0, True, told)
+
+
 def test_a_key_is_rotated_with_an_overlap(run: Run, platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     old = json.loads(run("key", "create", "--tenant", "acme", "--scope", "read", "--expires", "90d", "--json").out)
     new = json.loads(run("key", "rotate", old["id"], "--overlap", "1h", "--reason", "yearly", "--json").out)

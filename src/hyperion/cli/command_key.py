@@ -9,6 +9,7 @@ import click
 
 from hyperion.cli.admin import Admin, add_connection
 from hyperion.cli.show import print_json, print_table
+from hyperion.schema.errors import NotFound
 
 _UNITS_S = {"m": 60, "h": 3_600, "d": 86_400}
 
@@ -41,6 +42,10 @@ def create(admin: Admin, tenant: str, scopes: tuple[str, ...], expires: str | No
         return
     print(done["key"])
     click.echo(f"key {done['id']} of {tenant} ({', '.join(done['scopes'])}); it is not shown again", err=True)
+    try:
+        admin.get("tenants", tenant)
+    except NotFound:  # which is all right, unless it is a slip of the pen
+        click.echo(f'no limits hold for it: no resource says what tenant "{tenant}" may use', err=True)
 
 
 @command.command("list")
