@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from hyperion.policy.cache_worth import Worth
 from hyperion.schema.protect import (
     Cache,
     Cost,
@@ -131,12 +132,19 @@ async def test_an_identical_request_is_answered_from_the_cache(obedient: ServedV
         assert 'code="200"} 3' in counted
 
 
+@pytest.mark.parametrize("cache", [None, Cache(ttl_s=60)])
 @on_uvloop
 async def test_identical_requests_under_way_are_computed_once(
-    obedient: ServedVersion, new_fifo: Callable[[], Fifo]
+    obedient: ServedVersion, new_fifo: Callable[[], Fifo], cache: Cache | None
 ) -> None:
+    """Also where a cache does not pay, and is passed by."""
     async with serving(("obedient", obedient)) as gateway:
-        await gateway.protect(("obedient", obedient), protection=Protection(coalesce=True))
+        await gateway.protect(("obedient", obedient), protection=Protection(coalesce=True, cache=cache))
+        guard = gateway.pool().guard
+        assert guard is not None
+        if guard.cache is not None:
+            guard.cache.worth = Worth(0.0, 0.0, False)
+            guard.cache._looks_this_second = guard.cache._second_ends_ns = 1 << 62
         fifo = new_fifo()
         clients = [await gateway.connect() for _ in range(5)]
         for client in clients:

@@ -94,22 +94,26 @@ class Visit:
     def _finds(self, pending: PendingCall, pool: "VersionPool", now_ns: int) -> bool:
         """Whether the call is answered with what another one got, or will get."""
         guard = self.guard
-        cache, flights = guard.cache, guard.flights
+        cache, flights, elsewhere = guard.cache, guard.flights, guard.elsewhere
+        tenant, digest = self.caller.tenant, pool.served.digest
         if cache is None:
-            key = make_key(self.caller.tenant, pool.served.digest, pending.call)
+            key = make_key(tenant, digest, pending.call)
         else:
-            key = self.key = cache.key(self.caller.tenant, pool.served.digest, pending.call, now_ns)
-            if not key:
+            key = self.key = cache.key(tenant, digest, pending.call, now_ns)
+            if key:
+                found = cache.get(key, now_ns)
+                if found is not None:
+                    guard.give(pending, found.answer(pool.model, pool.served.version))
+                    return True
+            elif flights is None:
                 return False
-            found = cache.get(key, now_ns)
-            if found is not None:
-                guard.give(pending, found.answer(pool.model, pool.served.version))
-                return True
+            else:  # it passes the cache by, and may follow another call all the same
+                key, elsewhere = make_key(cache.scope(tenant), digest, pending.call), None
         if flights is not None and flights.join(key, pending, pool):
             if cache is not None:
                 cache.counts[COALESCED] += 1
             return True
-        return guard.elsewhere is not None and guard.elsewhere.look(key, pending, pool)
+        return elsewhere is not None and elsewhere.look(key, pending, pool)
 
     def set_out(self, pending: PendingCall, pool: "VersionPool") -> bool:
         """Whether others answer from the start, as the pool cannot."""
