@@ -253,6 +253,14 @@ def test_a_caller_who_leaves_a_stream_cancels_all_of_its_requests(served: Servin
         assert served.pipeline.cancelled.acquire(timeout=20)
 
 
+def test_a_request_of_a_stream_that_is_refused_for_now_is_told_when_to_come_back(channel: Any) -> None:
+    (data,) = channel.stream_stream(SERVICE + "ModelStreamInfer")(iter([a_request(model="overloaded")]), timeout=20)
+    told = ModelStreamInferResponse.FromString(data).infer_response.parameters
+    assert told["retry-after"].string_param == "2"
+    assert told["x-request-id"].string_param
+    assert "grpc-retry-pushback-ms" not in told
+
+
 def test_a_malformed_message_fails_alone_in_its_stream(channel: Any) -> None:
     requests = [a_request(), b"\xff", a_request(model="bug"), a_request(model="overloaded"), a_request()]
     answers = [

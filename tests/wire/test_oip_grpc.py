@@ -402,11 +402,13 @@ def test_a_streams_answer_says_who_served_it_where_that_was_not_the_model(served
 
 
 def test_a_streams_error_names_its_request_and_is_never_empty() -> None:
-    response = ModelStreamInferResponse.FromString(encode_stream_error("no \udcff", "m", "3", "id"))
+    metadata = (("retry-after", "2"),)
+    response = ModelStreamInferResponse.FromString(encode_stream_error("no \udcff", "m", "3", "id", metadata))
     assert response.error_message == "no ?"
     told = response.infer_response
     assert (told.model_name, told.model_version, told.id) == ("m", "3", "id")
     assert told.parameters["triton_final_response"].bool_param
+    assert told.parameters["retry-after"].string_param == "2"
     assert ModelStreamInferResponse.FromString(encode_stream_error("")).error_message
 
 

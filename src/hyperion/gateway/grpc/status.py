@@ -49,6 +49,7 @@ CODES: Final[dict[str, str]] = {
 
 MAX_DETAILS: Final = 1024  # characters; clients refuse metadata of more than 8 KiB, and a message may quote a request
 MAX_FIXED: Final = 1024
+PUSHBACK: Final = "grpc-retry-pushback-ms"
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -73,7 +74,7 @@ def error_metadata(error: HyperionError, request_id: str) -> Metadata:
         ("x-request-id", request_id),
         *given,
         ("retry-after", str(ceil(error.retry_after_s))),
-        ("grpc-retry-pushback-ms", str(ceil(error.retry_after_s * 1000))),
+        (PUSHBACK, str(ceil(error.retry_after_s * 1000))),
     )
 
 

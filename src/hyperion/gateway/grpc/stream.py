@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Protocol
 
+from hyperion.gateway.grpc.status import PUSHBACK, error_metadata
 from hyperion.gateway.grpc.stream_call import StreamCall
 from hyperion.gateway.pending import PendingCall
 from hyperion.schema.call import Buffer, InferenceAnswer
@@ -81,7 +82,9 @@ class Slot:
         """The error in place of the (other) answers."""
         if not self.ended:
             message = self._stream.edge.details(error, self.request_id)
-            self._put(encode_stream_error(message, self._model, self._version, self._form.id), True)
+            # Nothing is sent again by itself within a stream.
+            told = tuple([field for field in error_metadata(error, self.request_id) if field[0] != PUSHBACK])
+            self._put(encode_stream_error(message, self._model, self._version, self._form.id, told), True)
 
     def cancel(self) -> None:
         """Nobody reads the answers any more."""

@@ -294,11 +294,20 @@ def encode_raw(outputs: Sequence[Tensor]) -> list[Buffer]:
     return parts
 
 
-def encode_stream_error(message: str, model: str = "", version: str = "", request_id: str = "") -> bytes:
-    """The ModelStreamInferResponse that says which request of a stream failed, and why. The stream goes on."""
+def encode_stream_error(
+    message: str,
+    model: str = "",
+    version: str = "",
+    request_id: str = "",
+    metadata: tuple[tuple[str, str], ...] = (),
+) -> bytes:
+    """The ModelStreamInferResponse that says which request of a stream failed, and why. The stream goes on, so what is
+    metadata of a call that fails alone are parameters here."""
     response = ModelStreamInferResponse(error_message=message.encode("utf-8", "replace").decode() or "failed")
     told = response.infer_response
     told.model_name, told.model_version, told.id = model, version, request_id
     told.parameters[_FINAL].bool_param = True
+    for name, value in metadata:
+        told.parameters[name].string_param = value
     data: bytes = response.SerializeToString()
     return data
