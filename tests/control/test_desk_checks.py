@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hyperion.control.desk import Desk
 from hyperion.schema.errors import Conflict, GateRefused, InvalidResource, UnknownModel
@@ -97,6 +98,21 @@ def test_an_upstream_step_has_to_name_one_unless_it_is_still_to_come(desk: Desk)
         with pytest.raises(InvalidResource, match=r"steps\[0\]\.upstream: endpoint 'near' is no upstream"):
             apply(desk, *others, endpoint("g", graph(GraphStep("a", upstream="near"))))
         apply(desk, near)
+
+
+def test_a_request_never_runs_more_steps_than_a_queue_can_take(desk: Desk) -> None:
+    """Also where what makes it too much is a graph further down."""
+    apply(desk, endpoint("base", EndpointSpec("fraud@1")))
+    steps = tuple(GraphStep(f"s{n}", endpoint="base", soft=True) for n in range(15))
+    apply(
+        desk, endpoint("low", graph(*steps)), endpoint("high", graph(*(replace(one, endpoint="low") for one in steps)))
+    )
+    wider = graph(*steps, GraphStep("one", endpoint="base"), GraphStep("more", endpoint="base"))
+    with pytest.raises(
+        InvalidResource, match=r"'high': .* a request would run 270 steps or more, 2 graphs deep; at most"
+    ):
+        apply(desk, endpoint("low", wider))
+    apply(desk, endpoint("alone", wider))
 
 
 def test_an_endpoint_that_a_graph_cannot_do_without_stays(desk: Desk) -> None:

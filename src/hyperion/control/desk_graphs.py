@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
 
+from hyperion.policy.graph.extent import MOST_DEPTH, MOST_STEPS, measure
 from hyperion.policy.graph.signature import Unfit, derive_signature
 from hyperion.schema.errors import Conflict, InvalidResource
 from hyperion.schema.model import Signature
@@ -15,9 +16,12 @@ from hyperion.store import endpoints, registry
 
 
 def check_graphs(tx: Connection, given: Sequence[Resource], signature_of: Callable[[str], Signature | None]) -> None:
-    """Raise `InvalidResource` where a step names no upstream as one, or the steps do not fit each other as far as the
-    signatures of their models are known; others are judged when they run. `UnknownModel` where one is not there."""
+    """Raise `InvalidResource` where a step names no upstream as one, where the steps do not fit each other as far as the
+    signatures of their models are known (others are judged when they run), and where graphs of graphs would do too much
+    for one request. `UnknownModel` where a model is not there."""
     changed = {one.metadata.name: one for one in given if isinstance(one, Endpoint)}
+    if any(one.spec.graph is not None for one in changed.values()):
+        _check_extents(tx, changed)
     for name, one in changed.items():
         graph = one.spec.graph
         if graph is None:
@@ -36,6 +40,23 @@ def check_graphs(tx: Connection, given: Sequence[Resource], signature_of: Callab
                 derive_signature(graph, members)
             except Unfit as problem:
                 raise InvalidResource(f"endpoint {name!r}: spec.graph: {problem}") from problem
+
+
+def _check_extents(tx: Connection, changed: dict[str, Endpoint]) -> None:
+    """Of those that change, and of those that call them."""
+    there = {row.name: row.resource for row in _list_all(tx)} | changed
+
+    def name_steps(name: str) -> Sequence[str]:
+        graph = there[name].spec.graph if name in there else None
+        return [step.endpoint or step.upstream for step in graph.steps] if graph is not None else ()
+
+    for name in there:
+        extent = measure(name, name_steps)
+        if extent.is_too_much and not extent.names.isdisjoint(changed):
+            raise InvalidResource(
+                f"endpoint {name!r}: with the graphs in its graph, a request would run {extent.steps:,} steps or more, "
+                f"{extent.depth} graphs deep; at most {MOST_STEPS} and {MOST_DEPTH}"
+            )
 
 
 def check_unneeded(tx: Connection, name: str) -> None:
