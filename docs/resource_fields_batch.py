@@ -18,6 +18,8 @@ BATCH_JOB: dict[str, str] = {
     "spec.keep": 'columns to carry over, `["*"]` for all',
     "spec.chunk_rows": "rows of a part, 1 to 67,108,864: what is done again after a crash, and what memory is for",
     "spec.batch_rows": "rows that the model computes at once, 1 to 1,048,576",
+    "spec.replace": "whether each run begins anew in place of what lies at the target, as with `--restart`; without it "
+    "a run goes on from what an earlier one did, and refuses to where source, model or options have changed since",
     "spec.on_error": "what becomes of a row that does not fit or for which the model fails: `fail` ends the run and "
     "names it, `skip` leaves it out and writes down why",
 }

@@ -112,6 +112,29 @@ def test_a_killed_worker_and_a_killed_control_cost_a_job_no_row(stage: Stage) ->
     assert read_ids_and_answers(out) == {row["id"]: row["sum"] for row in make_rows(ROWS)}
 
 
+def test_a_job_that_replaces_scores_a_changed_source_again_and_each_row_once(stage: Stage) -> None:
+    """Killed meanwhile it goes on all the same, and does not begin anew."""
+    source, out = stage.data / "nightly-in.parquet", stage.data / "nightly.parquet"
+    spec = {"source": str(source), "target": str(out), "model": "tiny@2", "chunk_rows": 20, "batch_rows": 10}
+    for night, rows in enumerate((make_rows(60), make_rows(ROWS))):
+        write_table(source, rows)
+        stage.apply("nightly", **spec, replace=True)
+        if night:
+            wait_until(lambda: stage.status("nightly")["progress"]["rows"] > 0, timeout_s=30.0)
+            for worker in stage.workers("nightly"):
+                os.kill(worker, signal.SIGKILL)
+        status = stage.wait("nightly", "succeeded", "failed")
+        assert (status["state"], status["summary"]["rows"]) == ("succeeded", len(rows)), status["reason"]
+        assert read_ids_and_answers(out) == {row["id"]: row["sum"] for row in rows}
+        stage.api.ask("DELETE", "batchjobs/nightly")
+    assert status["summary"]["scored_rows"] < ROWS, "it began from the beginning"
+    write_table(source, make_rows(30))
+    stage.apply("nightly", **spec)
+    status = stage.wait("nightly", "succeeded", "failed")
+    assert status["state"] == "failed"
+    assert "replace: true" in status["reason"]
+
+
 def test_deleting_a_job_stops_it(stage: Stage) -> None:
     out = stage.data / "deleted.parquet"
     stage.apply("deleted", model="tiny@2", target=str(out), chunk_rows=20, batch_rows=2)

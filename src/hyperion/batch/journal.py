@@ -19,17 +19,20 @@ from hyperion.store.blobs.directory import sync_directory
 
 FILE: Final = "journal.jsonl"
 LOCK: Final = "lock"
+AGAIN: Final = "start again with --restart (in a BatchJob, replace: true)"
 
 
 class Header(Struct, frozen=True, forbid_unknown_fields=True):
     """What a run is: everything on which its rows depend, by what a person would call it. `asked` is what was asked
-    for (`fraud@champion`), `model` and `digest` what that was when the run began."""
+    for (`fraud@champion`), `model` and `digest` what that was when the run began. `run` is the `BatchJob`'s, "" of a
+    command."""
 
     asked: str
     model: str
     digest: str
     facts: dict[str, Any]
     format: int = 1
+    run: str = ""
 
 
 class Part(Struct, frozen=True):
@@ -152,7 +155,7 @@ class FileJournal:
                     part = msgspec.json.decode(text, type=Part)
                     self.parts[part.index] = part
         except (IndexError, msgspec.DecodeError) as error:
-            raise Conflict(f"{self._path}: damaged ({error}); start again with --restart") from error
+            raise Conflict(f"{self._path}: damaged ({error}); {AGAIN}") from error
         if torn:
             with open(self._path, "r+b") as file:
                 file.truncate(len(data) - len(torn))

@@ -64,7 +64,14 @@ def run(config: BatchConfig, notify: Callable[[str], None]) -> int:
     try:
         databases = read_databases(config.platform.batch_databases)
         spec = check_places(config.spec, config.platform.batch_dirs, databases)
-        setup = Setup(config.platform, Path(config.platform.run_dir), databases, max(1, config.platform.cores - 1))
+        setup = Setup(
+            config.platform,
+            Path(config.platform.run_dir),
+            databases,
+            max(1, config.platform.cores - 1),
+            restart=spec.replace,
+            run=config.run,
+        )
         summary = run_batch(spec, setup, tell, started)
     except HyperionError as error:
         notify(f"ERROR={error.message}")

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from hyperion.batch.arrow import load_arrow
 from hyperion.batch.columns import choose_kept, plan_inputs
-from hyperion.batch.journal import Header, Part
+from hyperion.batch.journal import AGAIN, Header, Part
 from hyperion.batch.lane import Lane, Plan, Stopped
 from hyperion.batch.link import Link
 from hyperion.batch.outputs import output_fields, plan_outputs
@@ -51,16 +51,24 @@ class _Scored:
 
 
 class Run:
-    """One attempt at a run. `tell` is called with each new progress, on the thread of `score`."""
+    """One attempt at a run, of a `BatchJob` the one of that `name`. `tell` is called with each new progress, on the
+    thread of `score`."""
 
     def __init__(
-        self, spec: BatchJobSpec, source: Source, target: Target, scorer: Scorer, tell: Callable[[Progress], None]
+        self,
+        spec: BatchJobSpec,
+        source: Source,
+        target: Target,
+        scorer: Scorer,
+        tell: Callable[[Progress], None],
+        name: str = "",
     ) -> None:
         self._spec = spec
         self._source = source
         self._target = target
         self._scorer = scorer
         self._tell = tell
+        self._name = name
         self._stop = threading.Event()
         self._waiting: queue.Queue[Chunk | None] = queue.Queue(FULL)
         self._scored_chunks: queue.Queue[_Scored | None] = queue.Queue(FULL)
@@ -108,7 +116,7 @@ class Run:
         schema = _join_schema(source.schema, kept, fields)
         target.check(schema)
         text = sorted({name for one in inputs for name in one.columns}) if source.from_text else []
-        header = Header(self._scorer.asked, self._scorer.model, self._scorer.digest, self._facts())
+        header = Header(self._scorer.asked, self._scorer.model, self._scorer.digest, self._facts(), run=self._name)
         if restart or target.header is None or not (target.parts or target.end):
             target.begin(header, schema)
         else:
@@ -121,7 +129,7 @@ class Run:
         if spec.on_error == "fail" and self._skipped and target.end is None:
             raise Conflict(
                 f"{self._skipped} rows were skipped before, which --on-error fail does not let be; go on with "
-                "--on-error skip, or start again with --restart"
+                f"--on-error skip, or {AGAIN}"
             )
         plan = Plan(
             inputs,
@@ -194,7 +202,7 @@ class Run:
             elif not self._source.steady and (done.digest, done.rows) != (chunk.digest, chunk.rows):
                 raise Conflict(
                     f"the rows of chunk {chunk.index} (from row {chunk.first} on) are not those that were scored "
-                    "before: the source has changed; start again with --restart"
+                    f"before: the source has changed; {AGAIN}"
                 )
             if self._stop.is_set():
                 return
@@ -277,8 +285,8 @@ def explain_change(old: Header, new: Header) -> None:
             changed.append(_tell_change(name, old.facts.get(name), value))
     if changed:
         raise Conflict(
-            f"an earlier run with this target was another one: {'; '.join(changed)}. Give it again as it was, or start "
-            "again with --restart, which replaces what is there"
+            f"an earlier run with this target was another one: {'; '.join(changed)}. Give it again as it was, or "
+            f"{AGAIN}, which replaces what is there"
         )
 
 

@@ -26,7 +26,8 @@ class Served(Struct, frozen=True):
 
 class Setup(Struct, frozen=True):
     """How a run is done, which changes nothing of what comes out. `run_dir` is for the sockets of its runners;
-    `workers` 0 is as many as the cores hold; `served` asks the endpoint instead of runners."""
+    `workers` 0 is as many as the cores hold; `served` asks the endpoint instead of runners; `restart` begins anew, but
+    not once more where that `run` of a `BatchJob` has begun already."""
 
     platform: ControlConfig
     run_dir: Path
@@ -35,6 +36,7 @@ class Setup(Struct, frozen=True):
     threads: int = 1
     restart: bool = False
     served: Served | None = None
+    run: str = ""
 
 
 def run_batch(
@@ -46,14 +48,16 @@ def run_batch(
     source = open_source(spec, setup.databases)
     target = open_target(spec, setup.databases, setup.restart)
     try:
-        run = Run(spec, source, target, _find_scorer(spec, setup, target), tell)
+        begun = bool(setup.run) and target.header is not None and target.header.run == setup.run
+        restart = setup.restart and not begun
+        run = Run(spec, source, target, _find_scorer(spec, setup, target, restart), tell, setup.run)
         started(run)
-        return run.score(setup.workers or max(1, usable_cores() // setup.threads), setup.restart)
+        return run.score(setup.workers or max(1, usable_cores() // setup.threads), restart)
     finally:
         target.close()
 
 
-def _find_scorer(spec: BatchJobSpec, setup: Setup, target: Target) -> Scorer:
+def _find_scorer(spec: BatchJobSpec, setup: Setup, target: Target, restart: bool) -> Scorer:
     asked = spec.model or spec.endpoint
     if setup.served is not None:
         served = setup.served
@@ -64,7 +68,7 @@ def _find_scorer(spec: BatchJobSpec, setup: Setup, target: Target) -> Scorer:
         return Scorer(asked, f"endpoint {spec.endpoint} of {served.url}", f"{served.url} {spec.endpoint}", ask)
     header = target.header
     # What an endpoint or an alias means may change while a run lasts: its rows are all scored by what it was at first.
-    pinned = header.model if header is not None and header.asked == asked and not setup.restart else ""
+    pinned = header.model if header is not None and header.asked == asked and not restart else ""
     found: Found = find_model(spec.model, spec.endpoint, setup.platform, pinned)
 
     def start(number: int) -> Link:

@@ -16,7 +16,7 @@ import msgspec
 import orjson
 
 from hyperion.batch.arrow import load_arrow
-from hyperion.batch.journal import End, FileJournal, Header, Part
+from hyperion.batch.journal import AGAIN, End, FileJournal, Header, Part
 from hyperion.batch.source import format_of
 from hyperion.batch.target import RowError
 from hyperion.batch.whole import Whole, choose_encoding, copy_file
@@ -64,7 +64,7 @@ class FileTarget:
         """Raise Conflict where something lies there that no run of ours is known to have written."""
         there = self._path.is_dir() and any(self._path.iterdir()) if self._in_parts else self._path.exists()
         if there and self._journal.header is None:
-            raise Conflict(f"{self._path}: is there already, and not from a run like this; --restart replaces it")
+            raise Conflict(f"{self._path}: is there already, and not from a run like this; to replace it {AGAIN}")
 
     def check(self, schema: Any) -> None:
         arrow, csv = load_arrow(), load_arrow("csv")

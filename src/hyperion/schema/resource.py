@@ -260,7 +260,7 @@ class BatchJobSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """Score a whole table with a registered model (`model`) or a served endpoint (`endpoint`). `source` and `target`
     are files or directories of Parquet, CSV or JSONL, or `sql:NAME` with `query` (source) or `table` (target); a
     command may say `sql:URL`, too. `columns` maps the model's inputs to columns; `keep` are columns to carry over ("*"
-    for all)."""
+    for all). With `replace` each run of a `BatchJob` begins anew in place of an earlier one's target."""
 
     source: str
     target: str
@@ -273,6 +273,7 @@ class BatchJobSpec(Struct, frozen=True, forbid_unknown_fields=True):
     chunk_rows: int = 65_536
     batch_rows: int = 1_024
     on_error: Literal["fail", "skip"] = "fail"
+    replace: bool = False
 
 
 class BatchJob(Struct, frozen=True, forbid_unknown_fields=True, rename={"api_version": "apiVersion"}):
