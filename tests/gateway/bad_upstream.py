@@ -23,7 +23,8 @@ class BadUpstream:
     """`how` is what it does to inferences: `well`, `slow` (waits for `slow_s`), `garbage`, `half` (of an answer),
     `silent` (closes without a word), `dying` (the same after `slow_s`), `reset`, `once` (resets the first one),
     `headers` (without end), `shape` (a wrong one), `status:N`, `poison` (400 where a value is negative), `hang`,
-    `punctual` (504 when the time that it was given is over)."""
+    `punctual` (504 when the time that it was given is over), `degraded` or `once:degraded`
+    (says that another answered in its place)."""
 
     def __init__(self) -> None:
         self.how = "well"
@@ -133,7 +134,8 @@ class BadUpstream:
             reply(writer, 400, b'{"error": "a negative value"}')
             return
         shape = [len(values) // 2, 2] if how != "shape" else [len(values)]
-        answer(writer, "inference-header-content-length" in headers, shape, [2 * value for value in values])
+        binary = "inference-header-content-length" in headers
+        answer(writer, binary, shape, [2 * value for value in values], "degraded" in self.how)
 
 
 def read_values(headers: dict[str, str], body: bytes) -> list[float]:
@@ -145,7 +147,9 @@ def read_values(headers: dict[str, str], body: bytes) -> list[float]:
     return list(struct.unpack(f"<{len(raw) // 4}f", raw))
 
 
-def answer(writer: asyncio.StreamWriter, binary: bool, shape: list[int], values: list[float]) -> None:
+def answer(
+    writer: asyncio.StreamWriter, binary: bool, shape: list[int], values: list[float], stands_in: bool = False
+) -> None:
     output: dict[str, Any] = {"name": "y", "datatype": "FP32", "shape": shape}
     raw = struct.pack(f"<{len(values)}f", *values) if binary else b""
     if binary:
@@ -154,6 +158,8 @@ def answer(writer: asyncio.StreamWriter, binary: bool, shape: list[int], values:
         output["data"] = values
     text = json.dumps({"model_name": "double", "outputs": [output]}).encode()
     extra = b"inference-header-content-length: %d\r\n" % len(text) if binary else b""
+    if stands_in:
+        extra += b"x-hyperion-degraded: true\r\nx-hyperion-served-by: fallback:static\r\n"
     reply(writer, 200, text + raw, extra)
 
 

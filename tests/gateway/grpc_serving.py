@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import uvloop
+from msgspec.structs import replace
 
 from hyperion.gateway.front.caller import Peer
 from hyperion.gateway.grpc.edge import GrpcEdge, GrpcTuning, start_grpc
@@ -87,6 +88,10 @@ class NumpyPipeline:
             raise ZeroDivisionError("a secret of the platform")
         if call.model in ERRORS:
             reply.fail(ERRORS[call.model]("it went wrong", retry_after_s=1.5 if call.model == "overloaded" else 0))
+        elif call.model == "stand-in":
+            reply.add_fields(((b"x-hyperion-degraded", b"true"),))
+            stood_in = replace(self.answer_to(call, tuple(map(double, call.inputs))), served_by="fallback:static")
+            asyncio.get_running_loop().call_soon(reply.answer, stood_in)
         elif call.model == "hold":
             self._hold(call, reply, pending, how["timeout_ns"])
         elif call.model == "parts":

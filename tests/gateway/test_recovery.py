@@ -188,6 +188,23 @@ async def test_all_who_share_a_stand_in_are_told_that_it_is_one() -> None:
             assert answer.headers["x-hyperion-degraded"] == "true"
 
 
+@pytest.mark.parametrize("how", ["degraded", "once:degraded"])
+@on_uvloop
+async def test_who_stood_in_at_the_upstream_is_told_and_its_answer_not_kept(how: str) -> None:
+    async with bad_upstream() as upstream, serving() as gateway:
+        protection = Protection(cache=Cache(ttl_s=60), retry=Retry(budget=1.0))
+        await reach(gateway, protection, ("far", upstream.served(links=1)))
+        upstream.how = how
+        for _ in range(2):
+            answer = await gateway.ask(ask(1))
+            assert (answer.status, answer.output("y")) == (200, [2, 2])
+            assert answer.headers["x-hyperion-served-by"] == "fallback:static"
+            assert answer.headers["x-hyperion-degraded"] == "true"
+        upstream.how = "well"
+        served_by = [(await gateway.ask(ask(1))).headers["x-hyperion-served-by"] for _ in range(2)]
+        assert served_by == ["model", "cache"]
+
+
 @on_uvloop
 async def test_the_last_good_answer_stands_in_though_its_time_is_over() -> None:
     protection = Protection(cache=Cache(ttl_s=0.001), fallback=(Fallback(cached=True),))

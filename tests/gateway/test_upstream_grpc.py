@@ -82,6 +82,21 @@ async def test_what_it_refuses_is_told(far: grpc_serving.Serving, model: str, st
 
 
 @on_uvloop
+async def test_who_stood_in_over_there_is_told(far: grpc_serving.Serving) -> None:
+    async with serving() as gateway:
+        await gateway.apply(("far", served(far, "stand-in")))
+        pool = gateway.pool("far")
+        await gateway.until(lambda: pool._unreachable)
+        for link in pool.links():  # its readiness is asked for by a name that it does not know
+            link.ready = True
+        pool._unreachable = ""
+        answer = await gateway.ask(ask(1))
+        assert (answer.status, answer.output("x")) == (200, [2, 2])
+        assert answer.headers["x-hyperion-served-by"] == "fallback:static"
+        assert answer.headers["x-hyperion-degraded"] == "true"
+
+
+@on_uvloop
 async def test_who_leaves_ends_what_is_under_way_there(far: grpc_serving.Serving) -> None:
     async with serving() as gateway:
         await gateway.apply(("far", served(far, "hold")))

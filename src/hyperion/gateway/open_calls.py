@@ -55,6 +55,7 @@ class OpenCalls:
             queue_ns,
             max(0, batch.back_ns - batch.formed_ns - result.compute_ns),
             result.compute_ns,
+            pending.served_by != MODEL,
         )
         try:
             pending.parts += 1

@@ -273,6 +273,8 @@ class Course:
             name = f"fallback:{self._recovery.steps[self._step].name}"
             pending.served_by = name
             answer = replace(answer, model=pending.call.model, served_by=name, degraded=True)
+        elif answer.degraded:  # by the pool's own upstream
+            pending.served_by = answer.served_by
         self.pool.answer_elsewhere(pending, answer)
 
 

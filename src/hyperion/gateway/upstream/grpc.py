@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from hyperion.gateway.upstream.link import Ask, Done
 from hyperion.gateway.upstream.site import SOURCE, Site
-from hyperion.gateway.upstream.status import retry_after_s
+from hyperion.gateway.upstream.status import MARK, SERVED_BY, read_stand_in, retry_after_s
 from hyperion.schema.errors import (
     DeadlineExceeded,
     HyperionError,
@@ -113,22 +113,24 @@ class GrpcCarrier:
     async def _run(self, request: bytes, metadata: list[tuple[str, str]], timeout_s: float, done: Done) -> None:
         service = self._service
         try:
-            answer = await service.infer(request, timeout=timeout_s, metadata=metadata)
+            call = service.infer(request, timeout=timeout_s, metadata=metadata)
+            answer = await call
+            said = {name.encode(): value for name, value in await call.trailing_metadata() if isinstance(value, str)}
         except service.rpc_error as error:
             self._task = None
-            done((), _error_of(error.code().name, error.details() or "", error.trailing_metadata() or ()))
+            done((), _error_of(error.code().name, error.details() or "", error.trailing_metadata() or ()), "")
             return
         except Exception as error:  # of the library: nobody else would end the call before its deadline
             self._task = None
-            done((), UpstreamFailed(f"the upstream cannot be asked ({type(error).__name__})"))
+            done((), UpstreamFailed(f"the upstream cannot be asked ({type(error).__name__})"), "")
             return
         self._task = None
         try:
             outputs = decode_answer(answer, service.limits)
         except HyperionError as error:
-            done((), UpstreamFailed(f"the upstream's answer cannot be used: {error.message}"))
+            done((), UpstreamFailed(f"the upstream's answer cannot be used: {error.message}"), "")
             return
-        done(outputs, None)
+        done(outputs, None, read_stand_in(said.get(MARK, "").encode(), said.get(SERVED_BY, "").encode()))
 
     def abort(self) -> None:
         task, self._task = self._task, None

@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from hyperion.gateway.upstream.link import Ask, Done
 from hyperion.gateway.upstream.site import Site
-from hyperion.gateway.upstream.status import error_of_status
+from hyperion.gateway.upstream.status import MARK, SERVED_BY, error_of_status, read_stand_in
 from hyperion.policy.retry import is_worth_it
 from hyperion.schema.call import Buffer
 from hyperion.schema.errors import HyperionError, UpstreamFailed
@@ -255,11 +255,11 @@ class HttpCarrier:
         done, self._done = self._done, None
         self._message = []
         if done is not None:
-            done(outputs, None)
+            done(outputs, None, read_stand_in(headers.get(MARK, b""), headers.get(SERVED_BY, b"")))
 
     def _end(self, error: HyperionError) -> None:
         done, self._done = self._done, None
         self._message = []
         self._opening = None
         if done is not None:
-            done((), error)
+            done((), error, "")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from hyperion.gateway.pending import PendingCall
+from hyperion.gateway.pending import DEGRADED, PendingCall
 from hyperion.gateway.replica import Batch, Link, Outcomes
 from hyperion.policy.breaker import is_time_over
 from hyperion.policy.trace import NO_TRACE, select_trace
@@ -19,7 +19,7 @@ from hyperion.wire.frame_headers import Result
 from hyperion.wire.oip.upstream import select_outputs
 from hyperion.wire.tensor import join_rows
 
-Done = Callable[[tuple[Tensor, ...], HyperionError | None], None]
+Done = Callable[[tuple[Tensor, ...], HyperionError | None, str], None]
 
 
 class Ask:
@@ -46,8 +46,9 @@ class Ask:
 
 
 class Carrier(Protocol):
-    """Brings one request at a time to the upstream. `done(outputs, error)` is called once, later, unless it is
-    aborted; the error is `DeadlineExceeded` where the upstream says that the time is over."""
+    """Brings one request at a time to the upstream. `done(outputs, error, stand_in)` is called once, later, unless it
+    is aborted; the error is `DeadlineExceeded` where the upstream says that the time is over, `stand_in` who answered
+    there where that was not its model ("": it was)."""
 
     def infer(self, ask: Ask, done: Done) -> None:
         """Sends it. Raises Unsupported where it cannot be written down."""
@@ -101,7 +102,7 @@ class UpstreamLink(Link):
         try:
             self._carrier.infer(ask, self._done)
         except HyperionError as error:
-            self._done((), error)
+            self._done((), error, "")
 
     def cancel(self, pending: PendingCall) -> None:
         batch = self._batch
@@ -131,7 +132,7 @@ class UpstreamLink(Link):
             self._let_go(batch)
             self._pool.link_lost(self, [batch], 0, "the gateway closed the connection")
 
-    def _done(self, outputs: tuple[Tensor, ...], error: HyperionError | None) -> None:
+    def _done(self, outputs: tuple[Tensor, ...], error: HyperionError | None, stand_in: str) -> None:
         """The upstream has answered, or cannot any more."""
         batch = self._batch
         if batch is None:
@@ -156,6 +157,11 @@ class UpstreamLink(Link):
         self._note(batch, failures, took_ns)
         if error is None:
             result = Result((), (), took_ns)
+            if stand_in:
+                for pending in calls:
+                    if not pending.done:
+                        pending.served_by = stand_in
+                        pending.reply.add_fields(DEGRADED)
             self._hand_out(calls, outputs, batch, result)
             self._pool.batch_done(batch, result)
             return

@@ -4,6 +4,7 @@ Mistakes of the request stay the caller's, with what the upstream says of them. 
 does not have are ours, and no caller's business.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -21,6 +22,9 @@ from hyperion.wire.limits import WireLimits
 from hyperion.wire.oip.upstream import decode_error
 
 MOST_RETRY_AFTER_S: Final = 3600
+MARK: Final = b"x-hyperion-degraded"
+SERVED_BY: Final = b"x-hyperion-served-by"
+_NAME: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9.:@~_-]{0,127}")
 CALLERS: Final[dict[int, type[HyperionError]]] = {400: MalformedRequest, 413: TooLarge, 422: SchemaMismatch}
 BUSY: Final = frozenset((429, 503))
 REASONS: Final = {
@@ -57,3 +61,14 @@ def retry_after_s(value: bytes) -> float:
     (3.0, 0.0, 3600.0)
     """
     return float(min(int(value[:9]), MOST_RETRY_AFTER_S)) if value.isdigit() else 0.0
+
+
+def read_stand_in(mark: bytes, served_by: bytes) -> str:
+    """Who answered over there, where another Hyperion marks its answer as degraded; "" where it does not.
+
+    >>> read_stand_in(b"true", b"fallback:static"), read_stand_in(b"", b"model"), read_stand_in(b"true", b"a, b")
+    ('fallback:static', '', 'upstream')
+    """
+    if mark != b"true":
+        return ""
+    return served_by.decode() if _NAME.fullmatch(served_by) else "upstream"
