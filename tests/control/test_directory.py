@@ -112,7 +112,9 @@ async def test_a_key_that_is_rotated_or_revoked_is_another_directory(place: Plac
             new.id: 0.0,
         }
         audit.revoke_key(old.id, actor="ann")
-        assert [key.id for key in (await people.heed()).keys] == [new.id]
+        directory = await people.heed()
+        assert [key.id for key in directory.keys] == [new.id]
+        assert read_directory(place.home / "directory.json") == directory, "the next life begins with the revoked key"
 
 
 async def test_an_unknown_key_makes_control_ask_again_and_never_twice_within_ten_seconds(

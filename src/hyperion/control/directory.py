@@ -61,6 +61,7 @@ class DirectoryKeeper:
         self._database = database
         self._kept_at = kept_at
         self._kept: Directory | None = None
+        self._keeping = asyncio.Lock()
         self._log = log
         self._wake = wake
         self._clock = clock
@@ -93,7 +94,7 @@ class DirectoryKeeper:
         for name, watched in self._watched.items():
             if now_s >= watched.due_s:
                 self._errands.start(("issuer", name), self._refresh(name, watched))
-        if self.directory is not None and self.directory is not self._kept:
+        if self.directory is not None and self.directory is not self._kept:  # an issuer has other keys
             self._errands.start("keep", self._keep(self.directory))
 
     def wait_s(self) -> float:
@@ -122,6 +123,8 @@ class DirectoryKeeper:
             self._page = page
             self._watch()
             self._build()
+        if self.directory is not None:
+            await self._keep(self.directory)  # first: a key that is said to be revoked counts in no later life
         if self.known < wanted:
             self.known = wanted
             self._wake()
@@ -182,11 +185,14 @@ class DirectoryKeeper:
             self.directory = new
 
     async def _keep(self, directory: Directory) -> None:
-        try:
-            await asyncio.to_thread(replace_file, self._kept_at, msgspec.json.encode(directory))
-        except OSError as error:
-            self._say(f"{self._kept_at.name} cannot be written: {(error.strerror or 'error').lower()}")
-        self._kept = directory
+        async with self._keeping:
+            if directory is self._kept:
+                return
+            try:
+                await asyncio.to_thread(replace_file, self._kept_at, msgspec.json.encode(directory))
+            except OSError as error:
+                self._say(f"{self._kept_at.name} cannot be written: {(error.strerror or 'error').lower()}")
+            self._kept = directory
 
     def _say(self, message: str) -> None:
         if message != self._said:
