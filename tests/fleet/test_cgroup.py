@@ -97,6 +97,7 @@ def test_version_2_finds_what_a_predecessor_prepared(tmp_path: Path) -> None:
     groups = make_groups(parents, "one", 100 * MIB)
     assert (group / "one" / "pids.max").read_text() == str(MOST_TASKS)
     assert (group / "one" / "memory.max").read_text() == str(100 * MIB + HEADROOM_BYTES)
+    assert (group / "one" / "memory.swap.max").read_text() == "0"
     assert groups.paths == (group / "one",)
 
 

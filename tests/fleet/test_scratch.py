@@ -1,6 +1,8 @@
 """Private directories: whatever a stranger has built in there, it goes, and nothing beside it does."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,24 @@ def test_a_sparse_file_takes_no_space_and_many_empty_ones_are_too_many(
 
 def test_a_directory_that_cannot_be_looked_at_counts_as_nothing(tmp_path: Path) -> None:
     assert not is_over(tmp_path / "gone", 0)
+
+
+def test_files_that_come_and_go_hide_none_of_the_others(tmp_path: Path) -> None:
+    """Each look counts all that stays, whatever a stranger removes while it is under way."""
+    (tmp_path / "large").write_bytes(b"x" * (3 * MIB))
+    come_and_go = """
+import os
+print(flush=True)
+while True:
+    for number in range(50):
+        open(str(number), "w").close()
+    for number in range(50):
+        os.unlink(str(number))
+"""
+    with subprocess.Popen([sys.executable, "-c", come_and_go], cwd=tmp_path, stdout=subprocess.PIPE) as stranger:
+        assert stranger.stdout is not None
+        stranger.stdout.readline()
+        try:
+            assert all(is_over(tmp_path, 2 * MIB) for _ in range(10_000))
+        finally:
+            stranger.kill()

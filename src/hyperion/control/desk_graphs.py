@@ -16,7 +16,7 @@ from hyperion.store import endpoints, registry
 
 
 def check_graphs(tx: Connection, given: Sequence[Resource], signature_of: Callable[[str], Signature | None]) -> None:
-    """Raise `InvalidResource` where a step names no upstream as one, where the steps do not fit each other as far as the
+    """Raise `InvalidResource` where a step names no upstream as one, where steps do not fit each other as far as the
     signatures of their models are known (others are judged when they run), and where graphs of graphs would do too much
     for one request. `UnknownModel` where a model is not there."""
     changed = {one.metadata.name: one for one in given if isinstance(one, Endpoint)}

@@ -126,6 +126,13 @@ def make_groups(parents: Parents, name: str, memory_bytes: int) -> Groups:
     memory, tasks = paths[0], paths[-1]
     (tasks / "pids.max").write_text(str(MOST_TASKS))
     if memory_bytes:
-        limit = "memory.max" if parents.version == 2 else "memory.limit_in_bytes"
-        (memory / limit).write_text(str(memory_bytes + HEADROOM_BYTES))
+        most = memory_bytes + HEADROOM_BYTES
+        limit, swap, most_swap = (
+            ("memory.max", "memory.swap.max", 0)
+            if parents.version == 2
+            else ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes", most)  # of both together
+        )
+        (memory / limit).write_text(str(most))
+        with contextlib.suppress(OSError):  # not there where the kernel does not count it
+            (memory / swap).write_text(str(most_swap))
     return Groups(paths)

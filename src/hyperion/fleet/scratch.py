@@ -31,14 +31,17 @@ def set_aside(path: Path, number: int) -> Path:
 
 def is_over(path: Path, limit_bytes: int) -> bool:
     """If the files below `path` take more than `limit_bytes` of the disk, or are more than `MOST_ENTRIES`: looks at no
-    more than those. What cannot be looked at counts as nothing."""
+    more than those. What cannot be looked at, or goes meanwhile, counts as nothing; what is beside it counts."""
     total, seen = 0, 0
     pending = [str(path)]
     while pending:
         with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
             for entry in entries:
                 seen += 1
-                status = entry.stat(follow_symlinks=False)
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except OSError:
+                    continue
                 total += status.st_blocks * _BLOCK_BYTES
                 if total > limit_bytes or seen > MOST_ENTRIES:
                     return True
