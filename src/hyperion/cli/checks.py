@@ -12,8 +12,9 @@ from pathlib import Path
 from hyperion.cli.check import Check
 from hyperion.cli.checks_sandbox import check_sandbox
 from hyperion.cli.resolve import Settings
+from hyperion.cli.tree import check_redis
 from hyperion.fleet.lifeline import die_with_parent
-from hyperion.schema.errors import InvalidConfig
+from hyperion.schema.errors import HyperionError, InvalidConfig
 
 # Framework module -> the extra that brings it.
 _EXTRAS = {
@@ -27,6 +28,7 @@ _EXTRAS = {
 _REQUIRED = ("onnxruntime", "numpy", "uvloop", "httptools", "hpack", "msgspec", "orjson", "fastapi", "uvicorn")
 _LEAST_FILES = 4096
 _MIB = 1 << 20
+_ANSWER_S = 2.0
 
 
 def run_checks(settings: Settings) -> Iterator[Check]:
@@ -43,6 +45,8 @@ def run_checks(settings: Settings) -> Iterator[Check]:
     for key in ("port", "grpc_port", "admin_port"):
         yield _check_port(settings.text("host"), settings.integer(key), f"--{key.replace('_', '-')}")
     yield _check_home(Path(settings.text("home")).absolute())
+    if settings.text("redis_url"):
+        yield _check_redis(settings.text("redis_url"))
     yield _check_gpu()
 
 
@@ -141,6 +145,22 @@ def _check_home(home: Path) -> Check:
         return Check("home", "bad", f"{existing} cannot be written; choose another with --home")
     free = shutil.disk_usage(existing).free // _MIB
     return Check("home", "ok", f"{home} ({free} MiB free)")
+
+
+def _check_redis(url: str) -> Check:
+    """Whether gateways can share their limits. Without it they serve, but each with a share of them."""
+    try:
+        check_redis(url)
+    except HyperionError as error:
+        return Check("redis", "bad", error.message)
+    from redis import Redis, RedisError
+
+    try:
+        with Redis.from_url(url, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S) as client:
+            client.ping()
+    except (RedisError, OSError) as error:
+        return Check("redis", "bad", f"{error}: limits would not be shared; see --redis-url")
+    return Check("redis", "ok", "answers")
 
 
 def _check_gpu() -> Check:
