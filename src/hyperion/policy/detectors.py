@@ -29,6 +29,10 @@ Check = Callable[[str, "re.Match[str]"], int]
 Finder = tuple["re.Pattern[str]", Check]
 
 _NOT_DIGIT: Final = re.compile("[^0-9A-Z]")
+# What stands between digits where somebody set the text: blanks that do not break, and other hyphens.
+_ALIKE: Final = dict.fromkeys((0xA0, 0x2007, 0x2009, 0x202F), " ") | dict.fromkeys(
+    (0x2010, 0x2011, 0x2012, 0x2013), "-"
+)
 _MAY_HOLD: Final = re.compile(r"@|%40|(?:[0-9][^0-9]{0,3}){6}")
 _START = r"(?<![\w.])"
 _END = r"(?!\w|[.,]?[0-9])"
@@ -44,6 +48,7 @@ _NATIONAL = re.compile(
     r"(?<![\w.+,-])\(?0[1-9][0-9]{0,3}\)?[ /-][0-9]{2,8}(?:(?P<s>[ -])[0-9]{2,8}(?:(?P=s)[0-9]{2,8}){0,3})?" + _END
 )
 _MOBILE = re.compile(_START + r"(?:07[0-9]{9}|0[67][0-9]{8}|01[567][0-9]{8,9})" + _END)  # GB, FR, DE, as it is typed
+_DOTTED = re.compile(_START + r"0[1-9](?:\.[0-9]{2}){4}" + _END)  # FR
 _CARDS = (
     r"[0-9]{13,19}",
     r"[0-9]{4}(?P<s>[ -])[0-9]{4}(?P=s)[0-9]{4}(?P=s)[0-9]{4}(?P=s)[0-9]{3}",
@@ -59,7 +64,7 @@ _GB_NINO = (
 _DE_TAX_ID = r"[0-9]{2}(?P<s> ?)[0-9]{3}(?P=s)[0-9]{3}(?P=s)[0-9]{3}"
 _FR_NIR = r"[12](?P<s> ?)[0-9]{2}(?P=s)[0-9]{2}(?P=s)(?:[0-9]{2}|2[AB])(?P=s)[0-9]{3}(?P=s)[0-9]{3}(?P=s)[0-9]{2}"
 _ES_DNI = r"(?:[0-9]{8}|[XYZ]-?[0-9]{7})-?[A-HJ-NP-TV-Z]"
-_IT_TAX_CODE = r"[A-Z]{6}[0-9]{2}[A-EHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z]"
+_IT_TAX_CODE = r"(?i:[A-Z]{6}[0-9]{2}[A-EHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z])"
 _BR_CPF = r"[0-9]{3}\.[0-9]{3}\.[0-9]{3}-[0-9]{2}"
 
 
@@ -79,6 +84,8 @@ def find(text: str, detector: str) -> list[tuple[int, int]]:
     [(5, 21)]
     """
     found: list[tuple[int, int]] = []
+    if not text.isascii():
+        text = text.translate(_ALIKE)  # one character for one, so places stay
     if detector == "email" and "@" not in text and "%40" not in text:
         return found  # its pattern may begin at each letter, and is the dearest of them
     for pattern, check in DETECTORS[detector]:
@@ -108,7 +115,7 @@ def _whole(_text: str, match: "re.Match[str]") -> int:
 
 def _if(is_right: Callable[[str], bool]) -> Check:
     """A candidate is right as a whole, without its separators."""
-    return lambda _text, match: match.end() if is_right(_plain(match.group())) else -1
+    return lambda _text, match: match.end() if is_right(_plain(match.group().upper())) else -1
 
 
 def _check_international(_text: str, match: "re.Match[str]") -> int:
@@ -169,5 +176,6 @@ DETECTORS: Final[dict[str, tuple[Finder, ...]]] = {
         (_NORTH_AMERICAN, _whole),
         (_NATIONAL, _check_national),
         (_MOBILE, _whole),
+        (_DOTTED, _whole),
     ),
 }
