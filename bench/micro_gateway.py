@@ -21,8 +21,9 @@ from hyperion.gateway.limits.book import LimitBook
 from hyperion.gateway.pipeline import Pipeline
 from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.ring import Ring
-from hyperion.gateway.route import Router, RouteTable
+from hyperion.gateway.route import Router
 from hyperion.gateway.setting import PoolSetting
+from hyperion.gateway.table import RouteTable
 from hyperion.schema.config import GatewayConfig
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
 from hyperion.schema.protect import Directory, Protection

@@ -10,7 +10,8 @@ from msgspec import structs
 
 from hyperion.gateway.pending import UNHEARD, PendingCall
 from hyperion.gateway.release.binning import Binner, kind_of, predictions, value_of
-from hyperion.gateway.release.counts import BOUNDS_NS, BUCKETS, KEPT_EPOCHS, MAX_PREDICTIONS, MAX_REASONS, Counts
+from hyperion.gateway.release.counts import KEPT_EPOCHS, MAX_PREDICTIONS, Counts
+from hyperion.gateway.release.tally import BOUNDS_NS, BUCKETS, MAX_REASONS
 from hyperion.schema import errors
 from hyperion.schema.call import InferenceCall, Tensor
 from hyperion.schema.release import OutputBins, Split, Track

@@ -9,7 +9,7 @@ from hyperion.schema.errors import DeadlineExceeded, Fields, HyperionError
 
 if TYPE_CHECKING:
     from hyperion.gateway.front.guard import Visit
-    from hyperion.gateway.release.counts import Tally
+    from hyperion.gateway.release.tally import Tally
 
 MODEL = "model"  # who serves, where nobody else had to
 DEGRADED: Final = ((b"x-hyperion-degraded", b"true"),)  # header fields of a lesser answer

@@ -1,101 +1,34 @@
-"""From names to pools: an immutable table per snapshot, and how one table follows another without losing a request.
+"""From one snapshot to the next: how one table of pools follows another without losing a request.
 
-Called by `gateway/link` with each new snapshot, and by `gateway/pipeline` for each call.
+Called by `gateway/link` with each new snapshot; `gateway/pipeline` looks into the `table` for each call.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from msgspec import Struct
 
 from hyperion.gateway.front.door import Door
-from hyperion.gateway.front.guard import Guard
 from hyperion.gateway.front.rules import Rules
 from hyperion.gateway.pool import VersionPool
 from hyperion.gateway.recovery.plan import make_recovery
-from hyperion.gateway.release.counts import Counts, Tally
-from hyperion.gateway.release.shadow import Mirror
+from hyperion.gateway.release.counts import Counts
 from hyperion.gateway.release.split import SplitRoute, Watch
+from hyperion.gateway.release.watches import is_live, make_watch
+from hyperion.gateway.table import ModelRoute, RouteTable
 from hyperion.policy.constraints import explain_misfit
 from hyperion.policy.redact import Redaction, explain_unknown_fields
-from hyperion.schema.errors import NotReady, UnknownModel
+from hyperion.schema.errors import UnknownModel
 from hyperion.schema.model import Signature
-from hyperion.schema.release import Split
-from hyperion.schema.snapshot import GRAPH, UPSTREAM, ModelState, ServedModel, ServedVersion, Snapshot
+from hyperion.schema.snapshot import ServedModel, ServedVersion, Snapshot
 from hyperion.telemetry.logs import EventLog
 
 CONNECT_S: Final = 10.0
 FIRST_CONNECT_S: Final = 0.5  # control has reached them, so they are there; who asked for a load may then call at once
 
 MakePool = Callable[[str, ServedVersion], VersionPool]
-
-
-class ModelRoute(Struct, frozen=True):
-    """One endpoint: its versions' pools, which of them answers when none is named, how they share where several do,
-    and who lets callers in. `served` is what it was made from."""
-
-    default: VersionPool
-    versions: dict[str, VersionPool]
-    split: SplitRoute | None = None
-    served: ServedModel | None = None
-    guard: Guard | None = None
-
-
-def not_served(model: str) -> UnknownModel:
-    """What is said of a name that means nothing here, or nothing to this caller."""
-    return UnknownModel(f'no model "{model}" is served here; GET /v2/models lists those that are')
-
-
-class RouteTable(Struct, frozen=True):
-    """What is served now. Replaced whole, never changed. `members` are endpoints that only other endpoints call."""
-
-    version: int = 0
-    models: dict[str, ModelRoute] = {}
-    members: dict[str, ModelRoute] = {}
-    index: tuple[ModelState, ...] = ()
-
-    def choose(self, model: str, version: str, headers: Mapping[bytes, bytes] | None) -> VersionPool:
-        """The pool that answers a call, by the endpoint's split where it names no version. Raises as `find` does."""
-        route = self.models.get(model)
-        if route is None or version:
-            return self.find(model, version)
-        split = route.split
-        return route.default if split is None else split.choose(headers)
-
-    def find(self, model: str, version: str) -> VersionPool:
-        """The pool for a name; "" is the default version. Raises UnknownModel, or NotReady while it loads."""
-        route = self.models.get(model)
-        if route is None:
-            for row in self.index:
-                if row.name == model and row.state == "LOADING":
-                    raise NotReady(f'model "{model}" is loading', retry_after_s=1.0)
-                if row.name == model and row.version == UPSTREAM:  # where it is, and why, is no caller's business
-                    message = f'model "{model}" is served by another server, which has not said yet what it takes'
-                    raise NotReady(message, retry_after_s=1.0)
-                if row.name == model and row.version == GRAPH:  # it answers once others do
-                    raise NotReady(f'model "{model}" cannot answer now: {row.reason}', retry_after_s=1.0)
-                if row.name == model:
-                    raise UnknownModel(f'model "{model}" is not loaded: {row.reason or row.state.lower()}')
-            raise not_served(model)
-        if not version:
-            return route.default
-        pool = route.versions.get(version)
-        if pool is None:
-            raise UnknownModel(
-                f'model "{model}" has no version "{version}"; it has {", ".join(sorted(route.versions))}'
-            )
-        return pool
-
-    def any_route(self, model: str) -> ModelRoute | None:
-        """The route of an endpoint or of a member."""
-        return self.models.get(model) or self.members.get(model)
-
-    def pools(self) -> Iterable[VersionPool]:
-        for routes in (self.models, self.members):
-            for route in routes.values():
-                yield from route.versions.values()
 
 
 class Joining(Struct, frozen=True):
@@ -192,7 +125,7 @@ class Router:
             self._retire(pool)
         if self._counts is not None:
             self._counts.endpoints = frozenset(models)
-            self._counts.live = any(_is_live(model.split) for model in snapshot.models)
+            self._counts.live = any(is_live(model.split) for model in snapshot.models)
         known = set(before.pools())
         return [pool for pool in kept if pool not in known]
 
@@ -232,9 +165,9 @@ class Router:
         watch = None
         counts = self._counts
         if counts is not None and (route is not None or model.log_sample > 0):
-            watch = _make_watch(model, versions, route, counts)
+            watch = make_watch(model, versions, route, counts)
         elif route is not None:
-            watch = Watch(route, {}, {}, _is_live(split))
+            watch = Watch(route, {}, {}, is_live(split))
         guard = self._door.guard_of(model) if self._door is not None else None
         if guard is not None:
             guard.recovery = make_recovery(
@@ -327,55 +260,3 @@ class Router:
 
 def _nobody() -> None:
     """Nobody waits for the replicas of old versions."""
-
-
-def _is_live(split: Split | None) -> bool:
-    """Whether a release is under way, of which control wants to know at once."""
-    return split is not None and (len(split.tracks) > 1 or bool(split.shadow) or split.sampling)
-
-
-def _make_watch(
-    model: ServedModel, versions: Mapping[str, VersionPool], route: SplitRoute | None, counts: Counts
-) -> Watch:
-    """The tallies of an endpoint that has a split or keeps a log."""
-    tallies: dict[str, Tally] = {}
-    logs: dict[str, Tally] = {}
-    split = model.split
-    if split is not None and route is not None:
-        control = split.tracks[0].version
-        mirror = _make_mirror(model, split, versions, counts)
-        for track in split.tracks:
-            pool = versions.get(track.version)
-            if pool is not None:
-                tally = counts.tally(
-                    model.name, pool.served, split, sampling=track.version == control and split.sampling
-                )
-                tally.log_sample = model.log_sample
-                tally.mirror = mirror
-                tallies[track.version] = tally
-    if model.log_sample > 0:
-        for version, pool in versions.items():
-            logs[version] = log = counts.log_only(model.name, pool.served)
-            log.log_sample = model.log_sample
-    for version, pool in versions.items():
-        for counted in (tallies.get(version), logs.get(version)):
-            if counted is not None:
-                counted.redact(pool.redaction)
-    return Watch(route, tallies, logs, _is_live(split))
-
-
-def _make_mirror(
-    model: ServedModel, split: Split, versions: Mapping[str, VersionPool], counts: Counts
-) -> Mirror | None:
-    """What copies requests to the shadow, where the split has one; one per epoch, whatever becomes of the pools."""
-    pool = versions.get(split.shadow)
-    if pool is None or split.shadow_share <= 0:
-        return None
-    tally = counts.tally(model.name, pool.served, split, shadow=True)
-    tally.log_sample = model.log_sample
-    tally.redact(pool.redaction)
-    mirror = counts.mirrors.get((model.name, split.epoch))
-    if mirror is None:
-        mirror = counts.mirrors[model.name, split.epoch] = Mirror(counts, model.name, split, tally, pool)
-    mirror.pool = pool
-    return mirror

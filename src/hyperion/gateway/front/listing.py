@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from hyperion.gateway.front.caller import Peer
 from hyperion.gateway.front.door import Door
-from hyperion.gateway.route import Router, not_served
+from hyperion.gateway.route import Router
+from hyperion.gateway.table import not_served
 from hyperion.schema.protect import Access
 from hyperion.schema.snapshot import ModelState
 

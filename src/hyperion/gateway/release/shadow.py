@@ -21,7 +21,8 @@ from hyperion.wire.tensor import split_rows
 
 if TYPE_CHECKING:
     from hyperion.gateway.pool import VersionPool
-    from hyperion.gateway.release.counts import Counts, Tally
+    from hyperion.gateway.release.counts import Counts
+    from hyperion.gateway.release.tally import Tally
 
 DELAY_S: Final = 0.001  # lets the loop write the answers first
 LOWEST_PRIORITY: Final = 9

@@ -13,7 +13,7 @@ from hyperion.wire.tensor import DATATYPES
 
 if TYPE_CHECKING:
     from hyperion.gateway.pool import VersionPool
-    from hyperion.gateway.release.counts import Tally
+    from hyperion.gateway.release.tally import Tally
 
 HASH_BYTES: Final = 8
 
