@@ -26,6 +26,8 @@ PATIENCE_S: Final = 120.0  # how long an endpoint may be busy or away before the
 WAIT_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 _BUSY: Final = frozenset((429, 502, 503, 504))
 _DIGEST: Final = "x-hyperion-model-digest"
+_SERVED_BY: Final = "x-hyperion-served-by"
+_FALLBACK: Final = "fallback:"
 
 
 class EndpointLink:
@@ -82,8 +84,14 @@ class EndpointLink:
         status, fields, body = self._call("POST", f"{self._path}/infer", b"".join(buffers), headers)
         if status == 200:
             self.digests.add(fields.get(_DIGEST) or "")
+            if _is_stand_in(fields):
+                who = fields.get(_SERVED_BY)
+                raise UpstreamFailed(f'endpoint "{self._endpoint}" gives the answers of its {who} only, not its own')
             length = fields.get("inference-header-content-length")
-            outputs = decode_answer(body, None if length is None else length.encode(), self._limits)
+            try:
+                outputs = decode_answer(body, None if length is None else length.encode(), self._limits)
+            except UpstreamFailed as error:
+                raise UpstreamFailed(f'endpoint "{self._endpoint}": its answer cannot be used: {error}') from None
             return Answer(batch, {tensor.name: to_numpy(tensor).copy() for tensor in outputs}, {})
         if status in (422, 500):
             return Answer(batch, {}, {0: _read_error(body)})
@@ -100,7 +108,8 @@ class EndpointLink:
                 self._connection.request(method, path, body, {**self._headers, **headers})
                 answer = self._connection.getresponse()
                 data = answer.read()
-                if answer.status not in _BUSY or time.monotonic() > ends:
+                away = answer.status in _BUSY or _is_stand_in(answer.headers)
+                if not away or time.monotonic() > ends:
                     return answer.status, answer.headers, data
                 told = answer.headers.get("retry-after") or ""
                 wait_s = max(wait_s, min(30.0, float(told))) if told.isdigit() else wait_s
@@ -119,6 +128,11 @@ class EndpointLink:
             raise UpstreamFailed(f'endpoint "{self._endpoint}": {status}: {_read_error(body)}')
         metadata = msgspec.json.decode(body, type=_Metadata)
         return Signature(metadata.inputs, metadata.outputs)
+
+
+def _is_stand_in(fields: http.client.HTTPMessage) -> bool:
+    """Whether a fallback answered: good enough for a caller who waits, and nothing to be kept in a table."""
+    return (fields.get(_SERVED_BY) or "").startswith(_FALLBACK)
 
 
 class _Metadata(msgspec.Struct):
