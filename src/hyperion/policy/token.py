@@ -108,15 +108,18 @@ def find_claim(claims: Mapping[str, Any], name: str) -> Any:
 
     >>> find_claim({"realm_access": {"roles": ["risk"]}}, "realm_access.roles")
     ['risk']
-    >>> find_claim({"https://acme.example/org": "a"}, "https://acme.example/org")
+    >>> find_claim({"kubernetes.io": {"namespace": "a"}}, "kubernetes.io.namespace")
     'a'
     """
-    found: Any = claims
-    for part in (name,) if name in claims else name.split("."):
-        if not isinstance(found, Mapping):
-            return None
-        found = found.get(part)
-    return found
+    if name in claims:
+        return claims[name]
+    for at, letter in enumerate(name):
+        within = claims.get(name[:at]) if letter == "." else None
+        if isinstance(within, Mapping):
+            found = find_claim(within, name[at + 1 :])
+            if found is not None:
+                return found
+    return None
 
 
 def tenant_of(claims: Mapping[str, Any], issuer: IssuerRecord) -> str:
