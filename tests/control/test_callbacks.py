@@ -5,6 +5,7 @@ import asyncio
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,8 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from hyperion.control.callbacks import post, read_master
+from hyperion.control.callbacks import Callbacks, post, read_master
 from hyperion.schema.errors import UpstreamFailed
+from hyperion.schema.job import StoredRequest, Submission
+from hyperion.store import jobs
+from hyperion.store.database import open_home
+from hyperion.store.job_callbacks import Callback
 from tests.e2e.callback_receiver import receiving
 
 HEADERS = {"webhook-id": "m1"}
@@ -106,6 +111,35 @@ async def test_what_is_no_http_is_a_failure(answer: bytes) -> None:
 async def test_a_private_address_is_not_called_however_it_is_written(url: str) -> None:
     with pytest.raises(UpstreamFailed, match="no public address"):
         await post(url, (), b"{}", HEADERS)
+
+
+async def test_a_receiver_that_is_slow_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even the callbacks that became due with it."""
+    monkeypatch.setattr("hyperion.control.callbacks.TIMEOUT_S", 1000.0)
+    database = open_home(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as silent, receiving() as receiver:
+        slow = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with database.renewing() as tx:
+            request = StoredRequest("POST", "/v2/models/m/infer", (), b"")
+            urls = [slow, *[receiver.url] * 50]
+            jobs.put_many(tx, [Submission(f"{n:032}", "", "m", request, callback=to) for n, to in enumerate(urls)], 1.0)
+            for number in range(len(urls)):
+                assert jobs.cancel(tx, f"{number:032}", 2.0 + number)
+        callbacks = Callbacks(database, b"k" * 32, ("127.0.0.1", "localhost"), lambda: True, lambda _: None, never)
+        task = asyncio.create_task(callbacks.run())
+        try:
+            ends_s = time.monotonic() + 40.0
+            while (told := receiver.received.qsize()) < 50:
+                assert time.monotonic() < ends_s, f"{told} were told while one is silent"
+                await asyncio.sleep(0.02)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            database.close()
+
+
+async def never(_callback: Callback, _message_id: str) -> int:
+    raise AssertionError("no stream has anything to do with it")
 
 
 def test_the_key_of_signatures_is_made_once_for_its_owner_only(tmp_path: Path) -> None:

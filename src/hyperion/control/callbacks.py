@@ -27,7 +27,7 @@ from hyperion.store.database import Database
 from hyperion.store.job_callbacks import Callback
 
 LOOK_S: Final = 0.5
-TOGETHER: Final = 16
+TOGETHER: Final = 32
 TIMEOUT_S: Final = 15.0
 KEY_FILE: Final = "callback-key"
 GONE: Final = 410
@@ -60,18 +60,28 @@ class Callbacks:
         self._log = log
 
     async def run(self) -> None:
-        """For ever."""
-        while True:
-            try:
-                while self._is_due() and (due := await asyncio.to_thread(self._claim)):
-                    await asyncio.gather(*[self._tell(callback) for callback in due])
-            except HyperionError as error:
-                self._log(f"callbacks cannot be made now: {error.message}")
-            await asyncio.sleep(LOOK_S)
+        """For ever. A receiver that is slow holds up one place of `TOGETHER`, and nobody else."""
+        telling: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                try:
+                    while self._is_due() and (due := await asyncio.to_thread(self._claim, TOGETHER - len(telling))):
+                        for callback in due:
+                            task = asyncio.create_task(self._tell(callback))
+                            telling.add(task)
+                            task.add_done_callback(telling.discard)
+                        if len(telling) >= TOGETHER:
+                            await asyncio.wait(telling, return_when=asyncio.FIRST_COMPLETED)
+                except HyperionError as error:
+                    self._log(f"callbacks cannot be made now: {error.message}")
+                await asyncio.sleep(LOOK_S)
+        finally:
+            for task in telling:
+                task.cancel()
 
-    def _claim(self) -> list[Callback]:
+    def _claim(self, most: int) -> list[Callback]:
         with self._database.renewing() as tx:
-            return job_callbacks.claim(tx, TOGETHER, time.time(), LEASE_S)
+            return job_callbacks.claim(tx, most, time.time(), LEASE_S)
 
     async def _tell(self, callback: Callback) -> None:
         try:
@@ -94,7 +104,10 @@ class Callbacks:
             outcome = "failed"
             self._log(f"job {callback.job}: callback given up after {callback.attempt} tries: {reason}")
         due_at = time.time() + wait_s(callback.attempt, random.random())  # noqa: S311  no secret
-        await asyncio.to_thread(self._settle, callback, outcome, due_at, reason)
+        try:
+            await asyncio.to_thread(self._settle, callback, outcome, due_at, reason)
+        except HyperionError as error:  # it is told again when its lease ends
+            self._log(f"job {callback.job}: what became of its callback cannot be kept now: {error.message}")
 
     def _settle(self, callback: Callback, outcome: Outcome, due_at: float, reason: str) -> None:
         with self._database.renewing() as tx:
