@@ -4,6 +4,8 @@ import http.client
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +29,11 @@ def wait_until(is_true: Callable[[], object], what: str, timeout_s: float = 60.0
 def infer(served: Served, model: str = "sums") -> int:
     rows = {"shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
     return served.post(f"/v2/models/{model}/infer", {"inputs": [{"name": name, **rows} for name in ("a", "b")]}).status
+
+
+def hyperion(served: Served, *arguments: str) -> None:
+    where = ("--url", f"http://127.0.0.1:{served.admin_port}", "--home", str(served.home))
+    subprocess.run([sys.executable, "-m", "hyperion", *arguments, *where], check=True, timeout=60)
 
 
 @pytest.fixture
@@ -70,6 +77,20 @@ def test_a_home_serves_again_what_it_held(tmp_path: Path, model: Path) -> None:
     with Served(tmp_path / "home") as served:
         assert infer(served) == 200
         assert [state["name"] for state in served.post("/v2/repository/index", {}).json()] == ["sums"]
+
+
+def test_nobody_is_ready_before_the_endpoints_of_the_store_are_served(tmp_path: Path, model: Path) -> None:
+    home = tmp_path / "home"
+    with Served(home, model) as served:
+        hyperion(served, "model", "push", "kept", str(model))
+        (tmp_path / "kept.yaml").write_text("kind: Endpoint\nmetadata: {name: kept}\nspec: {model: kept@1}\n")
+        hyperion(served, "apply", "-f", str(tmp_path / "kept.yaml"))
+        wait_until(lambda: infer(served, "kept") == 200, "the endpoint was not served")
+    for paths in ((), (model,)):
+        with Served(home, *paths) as served:  # entered once it is ready
+            assert infer(served, "kept") == 200
+            states = served.post("/v2/repository/index", {}).json()
+            assert {(state["name"], state["state"]) for state in states} == {("sums", "READY"), ("kept", "READY")}
 
 
 def test_what_was_unloaded_stays_so_when_control_is_started_again(tmp_path: Path, model: Path) -> None:

@@ -213,8 +213,10 @@ class ControlLoop:
         return self._told[0] >= writes and self.publisher.acknowledged() >= self._told[1]
 
     def is_releasing(self) -> bool:
-        """Whether some endpoint waits for its first replicas."""
-        views = (self.releases.views if self.releases else None) or ()
+        """Whether some endpoint waits for its first replicas, or for the store that knows of it."""
+        views = self.releases.views if self.releases else None
+        if views is None:
+            return any(row.state == "LOADING" for row in self.publisher.snapshot.index)
         return any(
             not view.default and LOADING in {o.verdict for o in view.placement.outcomes.values()} for view in views
         )

@@ -23,6 +23,7 @@ from hyperion.fleet.local import LocalFleet
 from hyperion.fleet.messages import STORE_OPEN
 from hyperion.policy.placement import LOADING
 from hyperion.schema.config import ControlConfig
+from hyperion.schema.snapshot import ModelState, Snapshot
 from hyperion.store.desired import DesiredState
 from hyperion.telemetry.logs import EventLog
 
@@ -50,6 +51,10 @@ class Control:
         self._board = JobBoard(self._say)
         self._observer = Observer(fleet, self._wake, self._say)
         applier = Applier(fleet, machine, self._say)
+        endpoints = () if config.database_url else desired.list_endpoints()
+        self._awaited = tuple(ModelState(name, "", "LOADING", "", access) for name, access in endpoints)
+        if not self._publisher.snapshot.version:  # nobody is ready before these are known to be served, or not to be
+            self._publisher.snapshot = Snapshot(0, index=self._awaited)
         known = read_directory(Path(config.home) / "directory.json")
         self._loop = ControlLoop(
             desired, memory, memory_path, self._observer, applier, self._publisher, self._say, known
@@ -94,10 +99,10 @@ class Control:
         return 0
 
     async def _open_store(self, settled: "asyncio.Future[None]", management: Management, notify: Notify) -> "Store":
-        """Open the store: at once where only it knows what is to be served, else once the models of the PATHs serve,
-        because what it imports takes longer than they do. The supervisor is told when it is open: until then a setting
-        may be wrong that nobody has looked at."""
-        if self._config.sources:
+        """Open the store: at once where only it knows what is to be served, or holds endpoints; else once the models of
+        the PATHs serve, because what it imports takes longer than they do. The supervisor is told when it is open:
+        until then a setting may be wrong that nobody has looked at."""
+        if self._config.sources and not self._awaited:
             await asyncio.wait({settled}, timeout=_API_PATIENCE_S)
         opening = asyncio.to_thread(import_module, "hyperion.control.opening")
         store: Store = await asyncio.to_thread((await opening).open_store, self._config, self._run_dir)

@@ -15,6 +15,7 @@ import msgspec
 
 from hyperion.schema.errors import HyperionError, InvalidConfig, UnknownModel
 from hyperion.schema.model import ModelOptions
+from hyperion.schema.protect import Access
 from hyperion.store.database_file import make_database_file
 from hyperion.store.names import check_name
 
@@ -47,6 +48,14 @@ class DesiredModel(msgspec.Struct, frozen=True):
     generation: int
     updated_at: float
     pinned: tuple[str, ...] = ()
+
+
+class _Spec(msgspec.Struct, frozen=True):
+    access: Access | None = None
+
+
+class _Resource(msgspec.Struct, frozen=True):
+    spec: _Spec
 
 
 class DesiredState:
@@ -97,6 +106,15 @@ class DesiredState:
         """All models that were asked for, served or not, sorted by name."""
         with self._transaction() as connection:
             return tuple(map(_read_row, connection.execute(f"{_SELECT} ORDER BY name")))
+
+    def list_endpoints(self) -> tuple[tuple[str, Access | None], ...]:
+        """The endpoints that lie in the same file, and who may call them: for the time until the store that keeps them
+        (`store/endpoints`) is open, which takes a second to import. None where they lie in another database."""
+        with self._transaction() as connection:
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'endpoint'").fetchone():
+                return ()
+            rows = connection.execute("SELECT name, resource FROM endpoint WHERE NOT deleting ORDER BY name")
+            return tuple((name, msgspec.json.decode(resource, type=_Resource).spec.access) for name, resource in rows)
 
     def get(self, name: str) -> DesiredModel | None:
         """One model, or None when nobody asked for it."""
