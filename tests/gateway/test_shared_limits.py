@@ -19,7 +19,7 @@ from hyperion.gateway.limits import shared as shared_limits
 from hyperion.gateway.limits.book import LimitBook
 from hyperion.gateway.limits.limiter import Limiter
 from hyperion.gateway.limits.shared import SharedLimits
-from hyperion.policy import lease
+from hyperion.policy import lease, rate_limit
 from hyperion.policy.lease import PERIOD_S, admitted_most
 from hyperion.policy.rate_limit import UNITS_PER_NS
 from hyperion.schema.errors import MissingExtra, RateLimited
@@ -343,3 +343,14 @@ def test_the_script_does_what_its_model_does(redis: RedisServer, data: st.DataOb
         await client.aclose()
 
     asyncio.run(run())
+
+
+async def test_the_slowest_and_largest_limit_is_kept_like_any_other(redis: RedisServer) -> None:
+    """Numbers that Redis could not read would take it away from all limits."""
+    least, most = rate_limit.LEAST_PER_SECOND, rate_limit.MOST_AT_ONCE
+    gateway = Gateway(redis.url, EndpointLimits(least, most, rows_per_second=least))
+    async with sharing(gateway):
+        assert gateway.ask(rows=most) == ""
+        await eventually(lambda: all(not bucket.owed and not bucket.asked for bucket in gateway.book.shared_buckets()))
+        assert "rows per second" in gateway.ask()
+        assert (gateway.shared.connected, gateway.shared.outages) == (True, 0)

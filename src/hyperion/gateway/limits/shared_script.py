@@ -14,10 +14,11 @@ GATEWAYS_KEY: Final = PREFIX + "gateways"
 # Answers how many gateways there are, then for each bucket the tokens granted and its level. A bucket's hash has its
 # `level` at the time `told`, and by gateway the tokens leased and until when. A lease that has ended counts as used.
 # While they hold, leases and level together stay within the burst: what was leased until now did so until now.
+# `longest` is a hundred years in ms: Redis takes no numbers with an exponent, which larger ones are written with.
 LEASE: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local me, lease = ARGV[1], tonumber(ARGV[3])
+local me, lease, longest = ARGV[1], tonumber(ARGV[3]), 3e12
 redis.call('ZADD', KEYS[1], now + ARGV[2], me)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 local answer = {redis.call('ZCARD', KEYS[1])}
@@ -53,7 +54,7 @@ for i = 2, #KEYS do
   else
     redis.call('HDEL', KEYS[i], me)
   end
-  redis.call('PEXPIRE', KEYS[i], math.ceil(lease / 1000 + 1000 * math.max(0, burst - level) / rate))
+  redis.call('PEXPIRE', KEYS[i], math.ceil(lease / 1000 + math.min(longest, 1000 * math.max(0, burst - level) / rate)))
   answer[#answer + 1] = grant
   answer[#answer + 1] = math.floor(level)
 end
