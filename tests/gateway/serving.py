@@ -18,6 +18,7 @@ import uvloop
 
 from hyperion.gateway.front.door import Door
 from hyperion.gateway.front.identity import Identities
+from hyperion.gateway.graph.book import GraphBook
 from hyperion.gateway.grpc.status import CODES as GRPC_CODES
 from hyperion.gateway.http.edge import HttpEdge
 from hyperion.gateway.http.routes import HttpRoutes
@@ -149,7 +150,9 @@ class Serving:
         identities = Identities(config.trusted_proxies, lambda: self.now_s, self.unknown_keys.append)
         book = LimitBook(config.workers, False, config.requests_per_second, config.concurrency)
         door = Door(identities, book, config.require_auth)
+        self.graphs = GraphBook()
         self.metrics.add_counters(door.counters)
+        self.metrics.add_counters(self.graphs.counters)
         self.router = Router(self._make_pool, log, self.counts, random.Random(7).random, door)
         self.changes: list[tuple[str, Any]] = []
         self.pipeline = Pipeline(
@@ -174,6 +177,7 @@ class Serving:
             self.log,
             self.router.find_any,
             self.config.credential_dirs,
+            self.graphs,
         )
         pool = make_pool(model, served, setting)
         self.pools.append(pool)

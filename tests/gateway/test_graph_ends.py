@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from hyperion.gateway.graph.book import MAX_SERIES, GraphBook
 from hyperion.gateway.graph.pool import GraphPool
 from hyperion.gateway.graph.switch import first_value, first_values
 from hyperion.policy.brownout import SOFT
@@ -185,3 +186,12 @@ FIRST: list[tuple[Tensor, Any]] = [
 def test_a_condition_looks_at_the_first_value(tensor: Tensor, value: Any) -> None:
     assert first_value(tensor) == value
     assert first_values(tensor)[:1] == ([value] if tensor.shape[0] else [])
+
+
+def test_names_beyond_the_bound_are_counted_as_others() -> None:
+    book = GraphBook()
+    for number in range(MAX_SERIES + 7):
+        book.count_rows(f"g{number}", "a", 2)
+    book.count_rows("g0", "a", 2)
+    rows = book.counters()["hyperion_graph_rows_total"]
+    assert (rows["other", "other"], rows["g0", "a"], len(rows)) == (14.0, 4.0, MAX_SERIES + 1)

@@ -165,6 +165,7 @@ async def test_each_row_of_a_switch_goes_to_the_step_that_it_is_for(steps: Steps
             assert answer.output("name") == [f"{'abc'[number]}:{number}" for number in numbers]
             rows = [sum(steps.batches(name)) for name in "abc"]
             assert rows == [numbers.count(number) for number in (0, 1, 2)]
+        assert sum(gateway.metrics.collect().counters["hyperion_graph_rows_total"].values()) == 2 + 3 + 40 + 300
 
 
 @on_uvloop
@@ -232,6 +233,19 @@ async def test_each_row_of_a_cascade_is_answered_by_the_first_step_that_is_sure(
             large = sum(row is UNSURE for row in rows)
             assert answer.headers["x-hyperion-cascade"] == f"a={count - large},b={large}"
             assert [output["name"] for output in answer.json()["outputs"]] == ["name", "label"]
+
+
+@on_uvloop
+async def test_it_is_counted_which_step_answers_and_which_is_missed(steps: Steps) -> None:
+    cascade = Graph("cascade", (step("a", until=Until(0.8)), step("b", soft=True)), output="scores")
+    async with serving() as gateway:
+        await serve_graph(gateway, steps, cascade)
+        await gateway.ask(ask([SURE, UNSURE, SURE]))
+        steps.tell(b="raise")
+        await gateway.ask(ask([UNSURE]))
+        counted = gateway.metrics.collect().counters
+        assert counted["hyperion_graph_rows_total"] == {("g", "a"): 3.0, ("g", "b"): 1.0}
+        assert counted["hyperion_graph_degraded_total"] == {("g", "b"): 1.0}
 
 
 @on_uvloop

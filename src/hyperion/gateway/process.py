@@ -115,6 +115,7 @@ class Gateway:
             self._router.find_any,
             config.credential_dirs,
         )
+        self._metrics.add_counters(self._setting.graphs.counters)
         self._metrics.add_gauges(self._pipeline.gauges)
         self._answering = asyncio.Event()  # every model does, for the first time
         self._limits = WireLimits(max_body_bytes=config.max_body_bytes)

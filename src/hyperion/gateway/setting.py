@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from msgspec import Struct
+from msgspec import Struct, field
 
+from hyperion.gateway.graph.book import GraphBook
 from hyperion.gateway.open_calls import Finished
 from hyperion.gateway.pending import PendingCall
 from hyperion.telemetry.logs import EventLog
@@ -22,7 +23,7 @@ class PoolSetting(Struct, frozen=True):
     `finished(pending, error, queue_ns, compute_ns, now_ns)` is called once for every call that was put in, but for
     those that a batch answered, of which `batch_done(pool, rows, answered, formed_ns, back_ns, compute_ns)` tells.
     `find(model, version)` gives the pools of a graph's members, and raises UnknownModel. The credentials of upstreams
-    lie below one of `credential_dirs`.
+    lie below one of `credential_dirs`. `graphs` counts what graphs do.
     """
 
     queue_rows: int
@@ -32,3 +33,4 @@ class PoolSetting(Struct, frozen=True):
     log: EventLog
     find: FindPool
     credential_dirs: tuple[str, ...] = ()
+    graphs: GraphBook = field(default_factory=GraphBook)

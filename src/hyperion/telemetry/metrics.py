@@ -73,6 +73,12 @@ FAMILIES: Final[dict[str, Family]] = {
     "hyperion_jobs": Family("gauge", "Jobs that are kept, some seconds ago.", ("endpoint", "state")),
     "hyperion_control_look_seconds": Family("gauge", "What the last look of the control loop took."),
     "hyperion_snapshot_spread_seconds": Family("gauge", "From publishing the last snapshot until all gateways ran it."),
+    "hyperion_graph_rows_total": Family(
+        "counter", "Rows that a step of a switch or a cascade has answered.", ("endpoint", "step")
+    ),
+    "hyperion_graph_degraded_total": Family(
+        "counter", "Answers of graphs that a step should have had a part in, and had not.", ("endpoint", "step")
+    ),
     "hyperion_cache_total": Family("counter", "Requests to endpoints with a response cache.", ("result",)),
     "hyperion_redis_connected": Family("gauge", "Gateway workers that share their limits through Redis now."),
     "hyperion_redis_outages_total": Family(

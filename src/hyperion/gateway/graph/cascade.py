@@ -68,7 +68,7 @@ class CascadeRun(Run):
             self.missing.append(step.name)
             self._ask_from(index + 1, error)
         elif self._outputs and isinstance(error, Overloaded | DeadlineExceeded):
-            self._make_do()
+            self._make_do_without(step.name)
         else:
             self.fail(error)
 
@@ -79,7 +79,8 @@ class CascadeRun(Run):
         pool = self.pool
         if index == len(self._plans):
             if self._outputs:
-                self._make_do()
+                self.degraded = True
+                self._answer()
             else:
                 self.fail(error or NotReady(f'"{pool.model}" has no step that answers', retry_after_s=1.0))
             return
@@ -90,7 +91,7 @@ class CascadeRun(Run):
         if self._outputs:
             left_ns = self.pending.deadline_ns - time.monotonic_ns()
             if not has_time(left_ns, expect(member.curve, len(self._left))):
-                self._make_do()
+                self._make_do_without(step.name)
                 return
         try:
             inputs = self._collect(plan)
@@ -137,9 +138,10 @@ class CascadeRun(Run):
 
     # --- the answer ---
 
-    def _make_do(self) -> None:
-        """Answers with what there is."""
+    def _make_do_without(self, step: str) -> None:
+        """Answers with what there is, as there is no time for this one."""
         self.degraded = True
+        self.pool.book.count_degraded(self.pool.model, step)
         self._answer()
 
     def _answer(self) -> None:
@@ -147,6 +149,8 @@ class CascadeRun(Run):
         counts = dict.fromkeys(range(len(steps)), 0)
         for index, _ in self._places:
             counts[index] += 1
+        for index, count in counts.items():
+            self.pool.book.count_rows(self.pool.model, steps[index].name, count)
         told = ",".join(f"{steps[index].name}={count}" for index, count in counts.items())
         self.finish(tuple([self._merge(name) for name in self.wanted]), [(CASCADE, told.encode())])
 

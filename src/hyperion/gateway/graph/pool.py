@@ -58,6 +58,7 @@ class GraphPool(VersionPool):
         self._find_pool = setting.find
         self._members = [_name(model, step) for step in graph.steps]
         self._given = [spec.name for spec in served.signature.inputs]
+        self.book = setting.graphs
         self._runs: dict[PendingCall, Run] = {}
         self._plans: dict[tuple[tuple[str, ...], frozenset[str]], Plans] = {}
         self._planned: dict[str, Signature] = {}  # of the members, as the plans took them to be

@@ -137,6 +137,8 @@ class Run:
 
     def finish(self, outputs: tuple[Tensor, ...], fields: "list[tuple[bytes, bytes]]") -> None:
         """The graph's answer, with header fields."""
+        for name in self.missing:
+            self.pool.book.count_degraded(self.pool.model, name)
         if self.missing:
             self.degraded = True
             fields = [*fields, (MISSING, ",".join(self.missing).encode())]

@@ -44,8 +44,10 @@ class SwitchRun(Run):
     def got(self, index: int, answer: InferenceAnswer) -> None:
         plan = self._plans[index]
         assert plan is not None, "it was asked"
-        for place, row in enumerate(self._rows.pop(index)):
+        rows = self._rows.pop(index)
+        for place, row in enumerate(rows):
             self._places[row] = (len(self._parts), place)
+        self.pool.book.count_rows(self.pool.model, self.pool.graph.steps[index].name, len(rows))
         self._parts.append(see(plan, answer))
         self._go_on()
 
