@@ -213,7 +213,7 @@ class VersionPool(OpenCalls):
             if link is None:
                 self._stuck(now_ns)
                 return
-            if self._max_delay_ns:
+            if self._max_delay_ns and queue.rows < self._limits.max_rows:
                 oldest_ns = min(pending.received_ns for pending in queue)
                 held_ns = hold_ns(queue.rows, self._limits.max_rows, oldest_ns, self._max_delay_ns, now_ns)
                 if held_ns:
