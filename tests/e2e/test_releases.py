@@ -272,6 +272,8 @@ def test_a_path_that_is_served_hides_an_endpoint_of_its_name(stage: Stage) -> No
     status = stage.api.wait_end("by-path", "2")
     assert "a PATH of that name is served" in status["reason"]
     assert time.monotonic() - began_s < SETTLE_S, "it was waited for gateways that never run what is hidden"
+    shown = stage.api.ask("GET", "endpoints/by-path")["status"]
+    assert (shown["ready"], "a PATH of that name is served" in shown["reason"]) == (False, True)
     answer = stage.ask("by-path")
     assert (answer.status, answer.headers["x-hyperion-model-digest"] == stage.digests["2"]) == (200, False)
     stage.api.ask("DELETE", "endpoints/by-path")

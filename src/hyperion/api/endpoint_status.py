@@ -33,11 +33,12 @@ class Sight(Struct, frozen=True):
 def look(management: Management) -> Sight:
     """The sight of this moment."""
     snapshot = management.snapshot()
-    reasons = {**management.member_reasons(), **management.rejected()}
+    silent = management.member_reasons()
+    reasons = {**silent, **management.rejected()}
     for state in snapshot.index:
         if state.reason and state.name not in reasons:
             reasons[state.name] = state.reason
-    return Sight(frozenset(model.name for model in snapshot.models), reasons)
+    return Sight(frozenset(model.name for model in snapshot.models) - silent.keys(), reasons)
 
 
 def view_members(endpoint: Endpoint, sight: Sight) -> list[MemberView]:

@@ -44,7 +44,7 @@ class Management(Protocol):
         """Wait until every gateway runs what was decided last for an endpoint."""
 
     def member_reasons(self) -> dict[str, str]:
-        """Why internal endpoints do not answer, by name."""
+        """Why internal endpoints, and those that a PATH hides, do not answer, by name."""
 
     async def follow_writes(self) -> None:
         """Wait until every gateway runs what the store has now."""

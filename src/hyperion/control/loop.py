@@ -199,6 +199,11 @@ class ControlLoop:
         writes, version = self._reached
         return writes >= written and self.publisher.acknowledged() >= version
 
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Endpoints in whose place a PATH of their name is served."""
+        return self._hidden
+
     def is_followed(self, endpoint: str) -> bool:
         """Whether every gateway runs what was decided last for the endpoint; True where this process has no part in
         it, and where a PATH hides it, so that no gateway ever will."""

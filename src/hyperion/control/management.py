@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hyperion.control.loop import ControlLoop
+from hyperion.control.release_look import HIDDEN
 from hyperion.control.sources import find_in_repositories
 from hyperion.fleet.messages import Child
 from hyperion.policy.placement import BROKEN, LOADING, SERVED, UNLOADED
@@ -96,8 +97,10 @@ class Management:
         return self._loop.publisher.rejected()
 
     def member_reasons(self) -> dict[str, str]:
-        """Why internal endpoints (steps of graphs, links of fallback chains) do not answer, by name."""
-        return self._loop.releases.explain_members() if self._loop.releases is not None else {}
+        """Why endpoints do not answer, by name: internal ones (steps of graphs, links of fallback chains), and those in
+        whose place a PATH is served."""
+        hidden = dict.fromkeys(self._loop.hidden, HIDDEN)
+        return hidden | (self._loop.releases.explain_members() if self._loop.releases is not None else {})
 
     def gauges(self) -> dict[str, dict[tuple[str, ...], float]]:
         """What only control knows of metrics: the shares of versions, and how long its own work takes."""
