@@ -68,7 +68,9 @@ class Recovery:
         self.draw: Final = draw
         self.find: Final = find
         self.cached: Final = cached
-        self.steps, self._left_out = _read_chain(endpoint, protection.fallback, signature)
+        steps, left_out = _read_chain(endpoint, protection.fallback, signature)
+        self.steps: Final = steps
+        self._left_out: Final = left_out  # why a link is not among them
         self.answers_at_hand: Final = any(step.at_hand for step in self.steps)
         self._hedged: dict[VersionPool, Hedging] = {}
         self._open: dict[PendingCall, Course] = {}  # those that a second replica may be asked for
@@ -109,14 +111,13 @@ class Recovery:
     def explain_misfit(self) -> str:
         """Which link of the chain is of no use, as far as is known now, and why; "" where none is."""
         for step in self.steps:
+            if step.at_hand:
+                continue
             try:
-                reason = (
-                    ""
-                    if step.at_hand
-                    else explain_misfit(self.signature, self.find(step.model, step.version).signature)
-                )
+                other = self.find(step.model, step.version).signature
             except HyperionError:
                 continue  # not there now
+            reason = explain_misfit(self.signature, other)
             if reason:
                 return f'its fallback "{step.name}" cannot stand in: {reason}'
         return self._left_out
