@@ -60,12 +60,20 @@ def test_a_dead_job_is_shown_replayed_and_discarded(platform: Platform) -> None:
         "body": "/w==",
         "encoding": "base64",
     }
+    assert platform.ask("jobs/a/request").json() == {
+        "method": "POST",
+        "path": "/v2/models/m/infer",
+        "headers": {},
+        "body": "secret question",
+        "encoding": "utf-8",
+    }
     assert platform.ask("jobs/a/cancel", {}).status == 409
     again = platform.ask("jobs/a/retry", {}).json()
     assert (again["state"], again["attempts"], again["reason"]) == ("queued", 0, "")
     assert platform.ask("jobs/a/cancel", {}).json()["state"] == "cancelled"
     assert platform.ask("jobs/a", method="DELETE").status == 204
-    assert platform.ask("jobs/a").status == 404
+    for path in ("jobs/a", "jobs/a/request", "jobs/a/result"):
+        assert platform.ask(path).status == 404
 
 
 def test_only_an_admin_reads_answers_and_secrets_and_a_caller_of_models_sees_no_jobs(platform: Platform) -> None:
@@ -79,7 +87,7 @@ def test_only_an_admin_reads_answers_and_secrets_and_a_caller_of_models_sees_no_
         assert platform.ask(path, token=keys["deploy"]).status == 200
         assert platform.ask(path, token=keys["infer"]).status == 403, "jobs are of all tenants"
         assert platform.ask(path, token=keys["read"]).status == 403
-    for path in ("jobs/a/result", "callback-secret?tenant=acme"):
+    for path in ("jobs/a/request", "jobs/a/result", "callback-secret?tenant=acme"):
         assert platform.ask(path).status == 200
         assert platform.ask(path, token=keys["deploy"]).status == 403
     for path in ("jobs/a/cancel", "jobs/a/retry"):

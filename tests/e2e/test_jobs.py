@@ -311,6 +311,7 @@ def test_the_command_line_shows_replays_and_discards(platform: Platform) -> None
     assert name in [job["id"] for job in listed]
     assert json.loads(platform.job("show", name, "--json").stdout)["state"] == "failed"
     assert "error" in platform.job("result", name).stdout
+    assert json.loads(platform.job("request", name).stdout) == {"inputs": []}
     assert platform.job("cancel", name).returncode == 1
     assert platform.job("retry", name).stdout == f"job {name} is queued again\n"
     platform.until(failed, "failed")

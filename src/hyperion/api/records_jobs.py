@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from hyperion.schema.job import JobView, StoredAnswer
+from hyperion.schema.job import JobView, StoredAnswer, StoredRequest
 from hyperion.store.job_orders import DeadOrder
 
 JobState = Literal["queued", "running", "done", "failed", "dead", "cancelled"]
@@ -51,6 +51,16 @@ class JobResult(BaseModel):
     """What a job was answered."""
 
     status: int
+    headers: dict[str, str]
+    body: str = Field(description="as text, or in base64 where it is none")
+    encoding: Literal["utf-8", "base64"]
+
+
+class JobRequest(BaseModel):
+    """What was asked. Headers are those that change the answer; credentials are never kept."""
+
+    method: str
+    path: str
     headers: dict[str, str]
     body: str = Field(description="as text, or in base64 where it is none")
     encoding: Literal["utf-8", "base64"]
@@ -103,9 +113,19 @@ def view_dead(done: DeadOrder) -> DeadJobs:
 
 def view_result(answer: StoredAnswer) -> JobResult:
     """The answer as the API shows it."""
-    headers = dict(answer.headers)
+    text, encoding = _write_body(answer.body)
+    return JobResult(status=answer.status, headers=dict(answer.headers), body=text, encoding=encoding)
+
+
+def view_request(request: StoredRequest) -> JobRequest:
+    """The request as the API shows it."""
+    text, encoding = _write_body(request.body)
+    headers = dict(request.headers)
+    return JobRequest(method=request.method, path=request.path, headers=headers, body=text, encoding=encoding)
+
+
+def _write_body(body: bytes) -> tuple[str, Literal["utf-8", "base64"]]:
     try:
-        return JobResult(status=answer.status, headers=headers, body=answer.body.decode("utf-8"), encoding="utf-8")
+        return body.decode("utf-8"), "utf-8"
     except UnicodeDecodeError:
-        text = base64.b64encode(answer.body).decode("ascii")
-        return JobResult(status=answer.status, headers=headers, body=text, encoding="base64")
+        return base64.b64encode(body).decode("ascii"), "base64"

@@ -15,10 +15,12 @@ from hyperion.api.records_jobs import (
     DeadJobs,
     JobItem,
     JobList,
+    JobRequest,
     JobResult,
     JobState,
     view_dead,
     view_job,
+    view_request,
     view_result,
 )
 
@@ -52,6 +54,11 @@ def add_job_routes(router: APIRouter, management: Management) -> None:
     def get_result(job_id: JobId, _caller: Admin) -> JobResult:
         """What it was answered. It is the tenant's own, so this needs the scope admin."""
         return view_result(desk_of(management).jobs.result(job_id))
+
+    @router.get("/jobs/{job_id}/request")
+    def get_request(job_id: JobId, _caller: Admin) -> JobRequest:
+        """What was asked. It is the tenant's own, so this needs the scope admin."""
+        return view_request(desk_of(management).jobs.request(job_id))
 
     @router.post("/jobs/{job_id}/cancel")
     def cancel_job(job_id: JobId, caller: Deployer) -> JobItem:

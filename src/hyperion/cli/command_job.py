@@ -64,13 +64,16 @@ def show(admin: Admin, job_id: str, as_json: bool) -> None:
 @add_connection
 def result(admin: Admin, job_id: str, as_json: bool) -> None:
     """Write what a job was answered to the standard output."""
-    answer = admin.get("jobs", job_id, "result")
-    if as_json:
-        print_json(answer)
-        return
-    body = answer["body"]
-    sys.stdout.buffer.write(base64.b64decode(body) if answer["encoding"] == "base64" else body.encode())
-    sys.stdout.buffer.flush()
+    _write_body(admin.get("jobs", job_id, "result"), as_json)
+
+
+@command.command("request")
+@click.argument("job_id", metavar="ID")
+@_JSON
+@add_connection
+def request(admin: Admin, job_id: str, as_json: bool) -> None:
+    """Write what a job was asked to the standard output."""
+    _write_body(admin.get("jobs", job_id, "request"), as_json)
 
 
 @command.command("cancel")
@@ -137,6 +140,16 @@ def _find(admin: Admin, state: str, endpoint: str, tenant: str, limit: int) -> l
             break
         found.append(job)
     return found
+
+
+def _write_body(told: dict[str, Any], as_json: bool) -> None:
+    """The bytes as they are, or, for scripts, with all that belongs to them."""
+    if as_json:
+        print_json(told)
+        return
+    body = told["body"]
+    sys.stdout.buffer.write(base64.b64decode(body) if told["encoding"] == "base64" else body.encode())
+    sys.stdout.buffer.flush()
 
 
 def _check_chosen(job_ids: Sequence[str], dead: bool) -> None:

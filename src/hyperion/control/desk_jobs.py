@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from hyperion.policy.callbacks import derive_secret
 from hyperion.schema.errors import Conflict, NotFound
-from hyperion.schema.job import OVER, JobView, StoredAnswer
+from hyperion.schema.job import OVER, JobView, StoredAnswer, StoredRequest
 from hyperion.store import job_orders, job_payloads, jobs
 from hyperion.store.database import Database
 from hyperion.store.job_orders import DeadOrder
@@ -49,6 +49,11 @@ class Jobs:
         if answer is None:
             raise Conflict(f"the job is {job.state} and has no answer{f': {job.reason}' if job.reason else ''}")
         return answer
+
+    def request(self, job_id: str) -> StoredRequest:
+        """What was asked. Raises `NotFound`."""
+        with self._database.read() as tx:
+            return job_payloads.get_requests(tx, [_require(tx, job_id).id])[job_id]
 
     def cancel(self, job_id: str, *, actor: str) -> JobView:
         """End a job that has not ended. Raises `NotFound`, and `Conflict` where it has."""
