@@ -51,6 +51,7 @@ FREE = ("--port", "0", "--grpc-port", "0", "--admin-port", "0")
         (("bench", "here"), 2, "expected a URL"),
         (("apply", "-f", "nothing.yaml", "--token", "t"), 2, "nothing.yaml: no such file or directory"),
         (("get", "endpoint", "\udcff", "--token", "t"), 2, "not text that can be sent"),
+        (("gateway", "--home", "nowhere"), 2, "nowhere is no home of a platform"),
         (("gateway", "--tls-cert", "x"), 2, "--tls-cert and --tls-key belong together"),
         (("gateway", "--trusted-proxies", "here"), 2, "--trusted-proxies: expected networks"),
         (("control", "--home", "nowhere"), 1, "no supervisor"),
