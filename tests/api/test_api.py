@@ -55,6 +55,13 @@ def test_without_the_token_nothing_is_told(admin: Admin, given: dict[str, str]) 
     assert admin.ask("/api/v1/models/sums/unload", "POST", **given).status == 401
 
 
+def test_no_answer_of_the_api_is_to_be_kept_anywhere(admin: Admin) -> None:
+    token = {"authorization": f"Bearer {admin.token}"}
+    for path, given in (("status", token), ("status", {}), ("nothing", token), ("keys", token)):
+        assert admin.ask(f"/api/v1/{path}", **given).headers["cache-control"] == "no-store"
+    assert "cache-control" not in admin.ask("/api/v1/openapi.json").headers
+
+
 def test_the_token_file_can_be_read_by_its_owner_only(admin: Admin) -> None:
     assert (admin.served.home / "admin-token").stat().st_mode & 0o777 == 0o600
     assert admin.served.home.stat().st_mode & 0o777 == 0o700

@@ -4,7 +4,7 @@ import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterable
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -52,6 +52,8 @@ class Guard:
                 else:
                     refusal = _ask_for_token("authorization" in headers) if caller is None else None
                     scope.setdefault("state", {})["caller"] = caller
+            if path.startswith(_GUARDED) and path not in _PUBLIC:
+                send = _keep_nowhere(send)
             if refusal is not None:
                 await refusal(scope, receive, send)
                 return
@@ -82,6 +84,17 @@ class Guard:
             return make_caller(ADMIN_NAME, ("admin",), claim)
         found = await self._find_key(secret)
         return None if found is None else make_caller(*found, claim)
+
+
+def _keep_nowhere(send: Send) -> Send:
+    """`send`, which tells browsers and proxies to keep no answer: there are secrets in some."""
+
+    async def marked(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).setdefault("cache-control", "no-store")
+        await send(message)
+
+    return marked
 
 
 def _limit(receive: Receive) -> Receive:
