@@ -112,6 +112,19 @@ async def test_health_and_metadata_say_what_is_served(obedient: ServedVersion) -
 
 
 @on_uvloop
+async def test_callers_are_told_to_come_back_before_it_is_known_what_is_served(obedient: ServedVersion) -> None:
+    async with serving() as gateway:
+        with await gateway.connect() as client:
+            for path in ("/v2/models/obedient/infer", "/v1/models/obedient:predict", "/invocations"):
+                answer = await client.ask(infer("x", path=path))
+                assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+            assert (await client.ask(get("/v2/models/obedient"))).status == 503
+            await gateway.serve(("obedient", obedient))
+            assert (await client.ask(infer("x"))).status == 200
+            assert (await client.ask(infer("x", path="/v2/models/other/infer"))).status == 404
+
+
+@on_uvloop
 async def test_a_model_that_is_not_there_is_told_from_one_that_loads_and_one_that_was_refused(
     obedient: ServedVersion,
 ) -> None:

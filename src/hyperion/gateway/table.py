@@ -57,6 +57,8 @@ class RouteTable(Struct, frozen=True):
                     raise NotReady(f'model "{model}" cannot answer now: {row.reason}', retry_after_s=1.0)
                 if row.name == model:
                     raise UnknownModel(f'model "{model}" is not loaded: {row.reason or row.state.lower()}')
+            if not self.version:  # a platform that starts has told nothing yet: that is no 404
+                raise NotReady("what is served here is not known yet; ask again shortly", retry_after_s=1.0)
             raise not_served(model)
         if not version:
             return route.default

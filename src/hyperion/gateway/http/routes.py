@@ -27,6 +27,7 @@ from hyperion.schema.errors import (
     InternalError,
     MalformedRequest,
     MethodNotAllowed,
+    NotReady,
     Overloaded,
     TooLarge,
     UnknownModel,
@@ -265,6 +266,8 @@ class HttpRoutes:
 
     def _only_model(self) -> str:
         models = self._pipeline.models()
+        if not models and not self._pipeline.are_models_ready():
+            raise NotReady("no model is served yet; ask again shortly", retry_after_s=1.0)
         if len(models) != 1:
             raise UnknownModel(
                 f"/invocations needs one model, {len(models)} are served; use /v2/models/NAME/infer"
