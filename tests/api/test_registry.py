@@ -11,9 +11,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import update
 
 from hyperion.schema.release import PredictionRow
 from hyperion.store import predictions
+from hyperion.store.tables import TOKEN
 from hyperion.store.versions.push import Details, prepare_push
 from tests.api.platform import SUMS, Platform, endpoint
 
@@ -159,14 +161,26 @@ def test_a_key_that_may_only_call_models_learns_nothing_here(platform: Platform)
     assert let_in == [("post", "/api/v1/labels")]
 
 
+@pytest.mark.parametrize("expires_at", [1, 3600, time.time() - 1])
+def test_a_key_that_would_be_over_already_is_not_made(platform: Platform, expires_at: float) -> None:
+    """Who gives a duration gets to hear that it is none."""
+    before = len(platform.ask("keys").json())
+    answer = platform.ask("keys", {"tenant": "acme", "expires_at": expires_at})
+    assert (answer.status, "lies in the past" in answer.json()["detail"]) == (400, True)
+    assert len(platform.ask("keys").json()) == before
+
+
 def test_a_key_ends_when_it_is_revoked_or_expires(platform: Platform) -> None:
     made = key(platform, "read")
     assert platform.ask("endpoints", token=made["key"]).status == 200
     assert platform.ask(f"keys/{made['id']}", method="DELETE").status == 204
     assert platform.ask("endpoints", token=made["key"]).status == 401
     assert platform.ask("keys/nothing", method="DELETE").status == 404
-    old = {"tenant": "acme", "scopes": ["read"], "expires_at": time.time() - 1}
-    assert platform.ask("endpoints", token=platform.ask("keys", old).json()["key"]).status == 401
+    old = platform.ask("keys", {"tenant": "acme", "scopes": ["read"], "expires_at": time.time() + 600}).json()
+    assert platform.ask("endpoints", token=old["key"]).status == 200
+    with platform.database.write() as tx:
+        tx.execute(update(TOKEN).where(TOKEN.c.id == old["id"]).values(expires_at=time.time() - 1))
+    assert platform.ask("endpoints", token=old["key"]).status == 401
     assert platform.ask("endpoints", token="hyp_" + "A" * 43).status == 401
     listed = platform.ask("keys").json()
     assert made["key"] not in str(listed)

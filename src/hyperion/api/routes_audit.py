@@ -1,5 +1,6 @@
 """`/api/v1/keys`, `/api/v1/ledger` and `/api/v1/explain`: who may do what, what was done, and what led to an answer."""
 
+import time
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query
@@ -27,6 +28,7 @@ from hyperion.api.records_audit import (
     view_key,
     view_live,
 )
+from hyperion.schema.errors import MalformedRequest
 
 PAGE_MAX: Final = 1_000
 NUMBER_MAX: Final = (1 << 53) - 1  # what JSON's readers can count to; a database can count further
@@ -46,6 +48,10 @@ def add_key_routes(router: APIRouter, management: Management) -> None:
     @router.post("/keys", status_code=201)
     async def create_key(caller: Admin, body: KeyRequest) -> NewKey:
         """Make a key; answers when every gateway knows it. Its secret is in this answer and nowhere else."""
+        if body.expires_at is not None and body.expires_at <= time.time():
+            raise MalformedRequest(
+                f"expires_at: {body.expires_at:.0f} lies in the past; expected a time to come, in seconds since 1970"
+            )
         audit = desk_of(management).audit
         row, secret = await run_in_threadpool(
             lambda: audit.create_key(body.tenant, body.scopes, body.expires_at, actor=caller.name)
