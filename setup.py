@@ -97,6 +97,7 @@ HOT = (
     "schema/call",
     "telemetry/exposition",
     "telemetry/metrics",
+    "wire/bytes_elements",
     "wire/frame",
     "wire/grpc/contents",
     "wire/grpc/framing",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hyperion.schema.call import InferenceAnswer, InferenceCall
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
-from hyperion.wire.limits import DEFAULT_LIMITS
+from hyperion.wire.limits import DEFAULT_LIMITS, WireLimits
 from hyperion.wire.oip.json import AnswerFormat, decode_infer, encode_answer
 from hyperion.wire.tensor import encode_elements, from_numpy, to_numpy
 from tests.wire.strategies import NUMERIC, arrays, mutations
@@ -21,8 +21,8 @@ def with_binary(inputs: list[dict[str, Any]], data: bytes, **members: Any) -> tu
     return head + data, len(head)
 
 
-def decode(body: bytes, header_length: int) -> tuple[InferenceCall, AnswerFormat]:
-    return decode_infer("m", "", body, header_length, DEFAULT_LIMITS)
+def decode(body: bytes, header_length: int, limits: WireLimits = DEFAULT_LIMITS) -> tuple[InferenceCall, AnswerFormat]:
+    return decode_infer("m", "", body, header_length, limits)
 
 
 def described(name: str, shape: list[int], datatype: str, size: Any) -> dict[str, Any]:
@@ -47,6 +47,16 @@ def test_binary_tensors_of_every_datatype_arrive_and_go_back_with_their_bytes(da
     outputs = json.loads(bytes(buffers[0]))["outputs"]
     assert [one["parameters"]["binary_data_size"] for one in outputs] == [len(one.data) for one in tensors]
     assert b"".join(buffers[1:]) == b"".join(one.data for one in tensors)
+
+
+def test_texts_are_limited_over_all_tensors_of_a_request() -> None:
+    """Each has a length of its own to be read; a tensor of numbers has not."""
+    text = encode_elements([b"a"] * 2)
+    inputs = [described(name, [2], "BYTES", len(text)) for name in "ab"]
+    body, length = with_binary([*inputs, described("n", [4], "INT8", 4)], text * 2 + bytes(4))
+    assert len(decode(body, length, WireLimits(max_bytes_elements=4))[0].inputs) == 3
+    with pytest.raises(TooLarge, match="4 BYTES elements, at most 3 are allowed in one request"):
+        decode(body, length, WireLimits(max_bytes_elements=3))
 
 
 def test_binary_data_is_a_view_of_the_body() -> None:

@@ -14,7 +14,7 @@ from hyperion.schema.call import InferenceAnswer, Tensor
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
 from hyperion.wire.grpc.contents import encode_contents, varint
 from hyperion.wire.grpc.messages import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse
-from hyperion.wire.limits import WireLimits
+from hyperion.wire.limits import DEFAULT_LIMITS, WireLimits
 from hyperion.wire.oip.grpc import (
     AnswerFormat,
     decode_infer,
@@ -64,8 +64,8 @@ def a_request(**changes: Any) -> Any:
     return request
 
 
-def decode(request: Any) -> Any:
-    return decode_infer(request.SerializeToString())
+def decode(request: Any, limits: WireLimits = DEFAULT_LIMITS) -> Any:
+    return decode_infer(request.SerializeToString(), limits)
 
 
 @pytest.mark.parametrize("datatype", sorted(TYPED))
@@ -251,6 +251,26 @@ WRONG: list[tuple[Any, type[HyperionError], str]] = [
 def test_a_wrong_request_is_refused_by_name(request_: Any, error: type[HyperionError], message: str) -> None:
     with pytest.raises(error, match=message):
         decode(request_)
+
+
+def test_texts_are_limited_over_all_tensors_of_a_request_raw_or_typed() -> None:
+    """Each has a length of its own to be read; a tensor of numbers has not."""
+    text = b"\1\0\0\0a"
+    names = [an_input(name=name, datatype="BYTES", shape=[2]) for name in "ab"]
+    raw = a_request(inputs=[*names, an_input(name="n")], raw_input_contents=[text * 2, text * 2, bytes(8)])
+    assert len(decode(raw, limits=WireLimits(max_bytes_elements=4))[0].inputs) == 3
+    with pytest.raises(TooLarge, match='input "b": 4 BYTES elements, at most 3 are allowed in one request'):
+        decode(raw, limits=WireLimits(max_bytes_elements=3))
+    with pytest.raises(TooLarge, match="3 BYTES elements, at most 2"):
+        decode(typed("BYTES", [3], bytes_contents=[b"a"] * 3), limits=WireLimits(max_bytes_elements=2))
+
+
+def test_integers_in_typed_contents_are_limited_and_numbers_that_are_copied_are_not() -> None:
+    limits = WireLimits(max_typed_elements=2)
+    assert decode(typed("FP32", [3], fp32_contents=[1, 2, 3]), limits=limits)[0].inputs[0].shape == (3,)
+    assert decode(typed("INT8", [2], int_contents=[1, 2]), limits=limits)[0].inputs[0].shape == (2,)
+    with pytest.raises(TooLarge, match="3 integers in typed contents, at most 2 are allowed; send them in raw_input"):
+        decode(typed("INT8", [3], int_contents=[1, 2, 3]), limits=limits)
 
 
 def parameter(kind: str, value: Any) -> Any:

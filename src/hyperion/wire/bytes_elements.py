@@ -50,6 +50,13 @@ def element_offsets(data: Buffer, count: int) -> list[int]:
     return offsets
 
 
+def check_number(count: int, most: int) -> None:
+    """Raise TooLarge for more BYTES elements than one request may have: each has a length of its own to be read, while
+    everybody else waits."""
+    if count > most:
+        raise TooLarge(f"{count} BYTES elements, at most {most} are allowed in one request; send fewer rows")
+
+
 def check_bytes_tensor(data: Buffer, count: int) -> None:
     """Raise MalformedRequest unless `data` is exactly `count` well-formed elements."""
     element_offsets(data, count)

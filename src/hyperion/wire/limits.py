@@ -11,7 +11,9 @@ class WireLimits(Struct, frozen=True):
     each.
     `max_elements` bounds one tensor whatever its encoding; `max_json_elements` bounds a tensor that comes as JSON text,
     which costs up to 40 bytes of memory per element while it is parsed (binary tensors cost none).
-    `max_json_rows` bounds what becomes a Python object each, at some microseconds: BYTES elements, rows, CSV lines.
+    `max_json_rows` bounds what becomes a Python object each, at some microseconds: BYTES elements, rows, CSV lines;
+    `max_bytes_elements` bounds the BYTES elements of all binary tensors of a request, each of whose lengths is read;
+    `max_typed_elements` the integers of a gRPC tensor in typed contents, which are converted one by one.
     `max_json_depth` bounds nested arrays and objects. `max_name_bytes` is for names and ids, as UTF-8.
     """
 
@@ -22,6 +24,8 @@ class WireLimits(Struct, frozen=True):
     max_elements: int = 2**31
     max_json_elements: int = 2**23
     max_json_rows: int = 2**19
+    max_bytes_elements: int = 2**20
+    max_typed_elements: int = 2**22
     max_json_depth: int = 32
     max_name_bytes: int = 1024
     max_parameters: int = 64

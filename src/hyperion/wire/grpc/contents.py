@@ -32,6 +32,7 @@ _FIELDS: Final = {
 }
 _PACKED_TAGS: Final = {"BOOL": b"\x0a", "FP32": b"\x32", "FP64": b"\x3a"}  # of fields 1, 6 and 7, length-delimited
 _FIELD_TYPES: Final = {"int_contents": "<i4", "int64_contents": "<i8", "uint_contents": "<u4", "uint64_contents": "<u8"}
+INTEGERS: Final = frozenset([name for name, field in _FIELDS.items() if field in _FIELD_TYPES])  # converted one by one
 
 
 def varint(value: int) -> bytes:

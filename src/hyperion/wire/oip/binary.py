@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 from hyperion.schema.call import Buffer
 from hyperion.schema.errors import MalformedRequest, Unsupported
-from hyperion.wire.bytes_elements import check_bytes_tensor
+from hyperion.wire.bytes_elements import check_bytes_tensor, check_number
+from hyperion.wire.limits import WireLimits
 from hyperion.wire.tensor import Datatype
 
 
 class BinaryPart:
     """The bytes after the JSON of one request, handed out tensor by tensor as views (nothing is copied)."""
 
-    def __init__(self, body: Buffer, header_length: int) -> None:
+    def __init__(self, body: Buffer, header_length: int, limits: WireLimits) -> None:
         """`header_length` is the value of the header Inference-Header-Content-Length. Raises MalformedRequest."""
         if header_length == 0:
             raise Unsupported(
@@ -25,9 +26,12 @@ class BinaryPart:
         self.json = bytes(view[:header_length])
         self._rest = view[header_length:]
         self._offset = 0
+        self._limits = limits
+        self._elements = 0  # of BYTES tensors
 
     def take(self, datatype: Datatype, shape: Sequence[int], count: int, size: int) -> memoryview:
-        """The next `size` bytes, which must be the data of a tensor. Raises MalformedRequest when they are not."""
+        """The next `size` bytes, which must be the data of a tensor. Raises MalformedRequest when they are not, and
+        TooLarge for too many BYTES elements."""
         if datatype.size and size != count * datatype.size:
             wanted = count * datatype.size
             raise MalformedRequest(f"{datatype.name} {list(shape)} takes {wanted} bytes, binary_data_size is {size}")
@@ -37,6 +41,8 @@ class BinaryPart:
         self._offset = start + size
         data = self._rest[start : start + size]
         if not datatype.size:
+            self._elements += count
+            check_number(self._elements, self._limits.max_bytes_elements)
             check_bytes_tensor(data, count)
         elif datatype.name == "BOOL" and bytes(data).translate(None, b"\0\1"):
             raise MalformedRequest("BOOL data has bytes other than 0 and 1")

@@ -6,13 +6,15 @@ request was, or when one of its outputs is FP16 or BF16, which have no typed for
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from msgspec import Struct
 
 from hyperion.schema.call import NO_PARAMETERS, Buffer, InferenceAnswer, InferenceCall, Tensor
 from hyperion.schema.errors import HyperionError, MalformedRequest, TooLarge, Unsupported
-from hyperion.wire.grpc.contents import RAW_ONLY, decode_contents, encode_contents, varint
+from hyperion.wire.bytes_elements import check_number
+from hyperion.wire.grpc.contents import INTEGERS, RAW_ONLY, decode_contents, encode_contents, varint
 from hyperion.wire.grpc.framing import frame_message
 from hyperion.wire.grpc.messages import ModelInferRequest, ModelInferResponse, ModelStreamInferResponse, parse
 from hyperion.wire.limits import DEFAULT_LIMITS, WireLimits
@@ -117,7 +119,9 @@ def split_raw(request: Buffer) -> tuple[Buffer, list[Buffer] | None]:
     return request[:head], raw
 
 
-def _decode_inputs(message: Any, raw: Sequence[Buffer] | None, limits: WireLimits) -> tuple[tuple[Tensor, ...], bool]:
+def _decode_inputs(
+    message: Any, raw: Sequence[Buffer | None] | None, limits: WireLimits
+) -> tuple[tuple[Tensor, ...], bool]:
     """The input tensors, and whether they came raw. `raw` are the raw contents where they are not in the message."""
     given = message.inputs
     count = len(given)
@@ -130,13 +134,20 @@ def _decode_inputs(message: Any, raw: Sequence[Buffer] | None, limits: WireLimit
     raw_count = len(raw)
     if not raw_count:
         is_raw = not any(one.HasField("contents") for one in given)
-        inputs = tuple([_decode_input(one, None, limits) for one in given])
+        raw = [None] * count
     else:
         if raw_count != count:
             _refuse_shared_memory(given)
             raise MalformedRequest(f"{count} inputs but {raw_count} raw_input_contents, expected one for each input")
         is_raw = True
-        inputs = tuple([_decode_input(one, data, limits) for one, data in zip(given, raw, strict=True)])
+    elements = 0  # of BYTES tensors
+    decoded = []
+    for one, data in zip(given, raw, strict=True):
+        tensor = _decode_input(one, data, limits, elements)
+        if tensor.datatype == "BYTES":
+            elements += prod(tensor.shape)
+        decoded.append(tensor)
+    inputs = tuple(decoded)
     if count > 1 and len({one.name for one in inputs}) != count:
         names = [one.name for one in inputs]
         twice = next(name for name in names if names.count(name) > 1)
@@ -144,8 +155,9 @@ def _decode_inputs(message: Any, raw: Sequence[Buffer] | None, limits: WireLimit
     return inputs, is_raw
 
 
-def _decode_input(one: Any, raw: Buffer | None, limits: WireLimits) -> Tensor:
-    """One input tensor, from its raw data or (None) its typed contents; errors are prefixed with its name."""
+def _decode_input(one: Any, raw: Buffer | None, limits: WireLimits, elements: int) -> Tensor:
+    """One input tensor, from its raw data or (None) its typed contents; errors are prefixed with its name. `elements`
+    are those of the BYTES tensors before it."""
     name = one.name
     try:
         _check_name("its name", name, limits)
@@ -157,6 +169,13 @@ def _decode_input(one: Any, raw: Buffer | None, limits: WireLimits) -> Tensor:
             raise MalformedRequest(f"shape has {len(dimensions)} dimensions, at most {limits.max_rank} are allowed")
         shape = tuple(dimensions)
         count = count_elements(shape, limits.max_rank, limits.max_elements)
+        if not datatype.size:
+            check_number(elements + count, limits.max_bytes_elements)
+        elif raw is None and count > limits.max_typed_elements and datatype.name in INTEGERS:
+            raise TooLarge(
+                f"{count} integers in typed contents, at most {limits.max_typed_elements} are allowed; "
+                "send them in raw_input_contents"
+            )
         if raw is None:
             return Tensor(name, datatype.name, shape, decode_contents(one.contents, datatype, count))
         if one.HasField("contents"):

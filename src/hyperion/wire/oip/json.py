@@ -76,7 +76,7 @@ def decode_infer(
         raise TooLarge(f"the body has {len(body)} bytes, at most {limits.max_body_bytes} are allowed")
     binary = None
     if header_length is not None:
-        binary = BinaryPart(body, header_length)
+        binary = BinaryPart(body, header_length, limits)
         body = binary.json
     else:
         known = _known.decode(body, limits)

@@ -83,7 +83,7 @@ def decode_answer(body: bytes, header_length: bytes | None, limits: WireLimits) 
         if header_length is not None:
             if not header_length.isdigit():
                 raise UpstreamFailed("its Inference-Header-Content-Length is no number")
-            binary = BinaryPart(body, int(header_length[:20]))
+            binary = BinaryPart(body, int(header_length[:20]), limits)
             text = binary.json
         answer: Answer = decode_envelope(_decode_answer, text, limits, "an answer to an inference request")
         if len(answer.outputs) > limits.max_tensors:
