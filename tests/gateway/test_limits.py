@@ -336,6 +336,23 @@ def test_nobody_in_particular_has_no_meter_and_too_many_tenants_share_one(monkey
     assert {row.tenant: row.used.requests for row in book.usages.rows()} == {"a": 1, "b": 1, "*": 2}
 
 
+@pytest.mark.interpreted
+def test_who_has_not_come_for_a_day_and_this_month_leaves_its_place_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hyperion.gateway.limits.usage.MAX_TENANTS", 2)
+    clock = [1_795_996_800.0]  # 2026-11-30
+    book = LimitBook(wall=lambda: clock[0])
+    one = limiter(None, book)
+    now = START
+    for day, (came, known) in enumerate([("ab", "ab"), ("a", "ab"), ("a", "a"), ("ac", "ac"), ("a", "ac")]):
+        clock[0] = 1_795_996_800.0 + day * 86_400
+        now += 86_401 * SECOND
+        for name in came:
+            assert passes(one, caller(name), now) == ""
+        book.roll(now)
+        assert "".join(sorted(book.usages.meters)) == known
+        assert {name: book.usages.meters[name].requests for name in came} == dict.fromkeys(came, 1)
+
+
 def test_a_job_counts_as_one_request_however_often_it_is_tried() -> None:
     one = limiter(cost=Cost(per_request=1.0, per_row=0.5), book=(book := LimitBook(wall=lambda: 1_795_219_200.0)))
     who = caller("acme", quotas=Quotas(requests_per_day=1, rows_per_day=7))

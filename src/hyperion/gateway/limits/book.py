@@ -103,8 +103,8 @@ class LimitBook:
         now_s = self._wall()
         self.day_ends_ns = now_ns + int((day_ends_s(now_s) - now_s) * 1e9) + 1
         day = day_of(now_s)
-        if day != self.usages.day:
-            self.usages.roll(day)
+        if day != self.usages.day and self.usages.roll(day):
+            self.generation += 1  # plans hold meters
 
     def now_s(self) -> float:
         """Seconds since 1970."""

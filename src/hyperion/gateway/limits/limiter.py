@@ -95,6 +95,8 @@ class Limiter:
     def start(self, caller: Caller, rows: int, now_ns: int, entry: int = ENTERED) -> None:
         """Charges the rows of a request that was let in, and opens it. Raises RateLimited, and gives back what `enter`
         charged, if it did, where rows, open requests or a quota do not allow it."""
+        if now_ns >= self._book.day_ends_ns:
+            self._book.roll(now_ns)
         plan = self._plans.get(caller)
         if plan is None or plan.generation != self._book.generation:
             plan = self._make_plan(caller, now_ns)
@@ -103,11 +105,8 @@ class Limiter:
             for rule in plan.gates:
                 if rule.gate.open >= rule.limit or (entry != ENTERED and rule.gate.jobs >= rule.job_limit):
                     raise _closed(rule)
-            if meter is not None:
-                if now_ns >= self._book.day_ends_ns:
-                    self._book.roll(now_ns)
-                if meter.limited:
-                    self._check_quotas(meter, rows, entry)
+            if meter is not None and meter.limited:
+                self._check_quotas(meter, rows, entry)
             if plan.rows:
                 _charge(plan.rows, rows, now_ns * UNITS_PER_NS)
         except RateLimited:
@@ -145,6 +144,8 @@ class Limiter:
     def headers(self, caller: Caller, now_ns: int) -> list[tuple[bytes, bytes]]:
         """The fields RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10): all limits and quotas of
         requests, rows and tokens, and what is left of the one that has least left. [] where there is none."""
+        if now_ns >= self._book.day_ends_ns:
+            self._book.roll(now_ns)
         plan = self._plans.get(caller)
         if plan is None or plan.generation != self._book.generation:
             plan = self._make_plan(caller, now_ns)
@@ -163,8 +164,6 @@ class Limiter:
                 least, tightest = remaining, rule
         meter = plan.meter
         if meter is not None and meter.limited:
-            if now_ns >= self._book.day_ends_ns:
-                self._book.roll(now_ns)
             measure, left = meter.least_left()
             if left != inf and (tightest is None or left <= least):
                 return [(b"ratelimit-policy", plan.policy), (b"ratelimit", self._quota_state(meter, measure, left))]

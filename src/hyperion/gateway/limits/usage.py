@@ -105,8 +105,9 @@ class Meter:
             self.others = largest(of_day, others.of_day), largest(of_month, others.of_month)
             self._measure_room()
 
-    def roll(self, day: str) -> None:
-        """Another day has begun."""
+    def roll(self, day: str) -> bool:
+        """Another day has begun. Whether nothing is lost with the meter: nobody used it on the last one, nor what counts
+        for this month."""
         mine = self.used()
         if mine != NOTHING:
             self.yesterday = UsageRow(self.tenant, self.day, mine)
@@ -117,6 +118,7 @@ class Meter:
         self.requests = self.rows = self.tokens = 0
         self.cost = 0.0
         self._measure_room()
+        return mine == NOTHING and self.earlier == NOTHING
 
     def _measure_room(self) -> None:
         of_day, of_month = self.others
@@ -142,11 +144,13 @@ class Usages:
             meter = self.meters.setdefault(tenant, Meter(tenant, self.day))
         return meter
 
-    def roll(self, day: str) -> None:
-        """Another day has begun."""
+    def roll(self, day: str) -> bool:
+        """Another day has begun. Whether meters were forgotten, as the places are for those who use the platform."""
         self.day = day
-        for meter in self.meters.values():
-            meter.roll(day)
+        idle = [tenant for tenant, meter in self.meters.items() if meter.roll(day)]
+        for tenant in idle:
+            del self.meters[tenant]
+        return bool(idle)
 
     def rows(self) -> tuple[UsageRow, ...]:
         """All counts of today, and of the last day before it."""
