@@ -1,5 +1,6 @@
 """The command line as a person or a script meets it: exit codes, one-line errors, JSON."""
 
+import errno
 import json
 import os
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from hyperion.cli import process
 from hyperion.cli.group import cli
 from hyperion.cli.main import main
 
@@ -203,3 +205,14 @@ def test_a_port_that_is_taken_is_named_with_its_option(tmp_path: Path) -> None:
         port = str(taken.getsockname()[1])
         result = hyperion("serve", str(MODELS / "sums"), *FREE[2:], "--port", port, cwd=tmp_path)
     assert (result.returncode, "--port" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_process_without_room_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def fill(_raw: str, _notify: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setitem(process._ROLES, "control", fill)
+    said: list[str] = []
+    assert process.run_role("control", "{}", said.append) == 1
+    assert said == [f"ERROR={os.strerror(number)}: free some in the home, or choose another with --home"]

@@ -3,6 +3,7 @@
 Imports as little as possible, because each of these imports delays the first answer of `hyperion serve`.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from hyperion.control.management import Management
 
 EXIT_FAILED = 1
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 Notify = Callable[[str], None]
 
 
@@ -45,6 +47,9 @@ def run_role(role: str, raw: str, notify: Notify) -> int:
         notify(f"ERROR={error.message}")
         return EXIT_REFUSED if error.blame == "caller" else EXIT_FAILED
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:  # no bug of ours, whose trace would help
+            notify(f"ERROR={error.strerror}: free some in the home, or choose another with --home")
+            return EXIT_FAILED
         notify(f"ERROR={type(error).__name__}: {error}")
         raise
 
