@@ -106,8 +106,8 @@ class Meter:
             self._measure_room()
 
     def roll(self, day: str) -> bool:
-        """Another day has begun. Whether nothing is lost with the meter: nobody used it on the last one, nor what counts
-        for this month."""
+        """Another day has begun. Whether nothing is lost with the meter: it counted nothing on the last one, nor
+        anything of this month."""
         mine = self.used()
         if mine != NOTHING:
             self.yesterday = UsageRow(self.tenant, self.day, mine)
