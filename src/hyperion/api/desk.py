@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from hyperion.policy.release.state import ReleaseState
-from hyperion.schema.job import JobView, StoredAnswer
+from hyperion.schema.job import JobView, StoredAnswer, StoredRequest
 from hyperion.schema.registry import Manifest
 from hyperion.schema.release import TrackCounts
 from hyperion.schema.resource import Resource, Strategy
@@ -175,6 +175,9 @@ class Jobs(Protocol):
 
     def result(self, job_id: str) -> StoredAnswer:
         """Its answer."""
+
+    def request(self, job_id: str) -> StoredRequest:
+        """What was asked."""
 
     def cancel(self, job_id: str, *, actor: str) -> JobView:
         """End one that has not ended."""
