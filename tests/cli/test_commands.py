@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from hyperion.cli import process
 from hyperion.cli.group import cli
 from hyperion.cli.main import main
+from hyperion.fleet.home import claim_home
 
 MODELS = Path(__file__).parents[1] / "e2e" / "models"
 
@@ -168,6 +169,17 @@ def test_doctor_says_what_is_wrong_and_fails(tmp_path: Path) -> None:
     assert (result.returncode, verdicts[f"port {port}"]) == (1, "bad")
     assert verdicts["memfd"] == verdicts["pidfd"] == verdicts["die with parent"] == "ok"
     assert "in use" in result.stderr
+
+
+def test_doctor_takes_the_ports_of_a_platform_that_runs_for_no_fault(tmp_path: Path) -> None:
+    home = claim_home(tmp_path / ".hyperion")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = hyperion("doctor", "--json", "--no-grpc", "--admin-port", port, "--port", "0", cwd=tmp_path)
+    os.close(home.lock_fd)
+    ports = {check["name"]: check for check in json.loads(result.stdout) if check["name"].startswith("port")}
+    assert set(ports) == {"port 0", f"port {port}"}
+    assert (ports[f"port {port}"]["verdict"], str(os.getpid()) in ports[f"port {port}"]["detail"]) == ("note", True)
 
 
 def test_serving_only_what_is_refused_fails_with_the_reason(tmp_path: Path) -> None:

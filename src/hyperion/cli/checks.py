@@ -42,9 +42,11 @@ def run_checks(settings: Settings) -> Iterator[Check]:
     yield from check_sandbox()
     yield from map(_check_required, _REQUIRED)
     yield from (_check_extra(module, extra) for module, extra in _EXTRAS.items())
-    for key in ("port", "grpc_port", "admin_port"):
-        yield _check_port(settings.text("host"), settings.integer(key), f"--{key.replace('_', '-')}")
-    yield _check_home(Path(settings.text("home")).absolute())
+    home = Path(settings.text("home")).absolute()
+    for key, host in (("port", "host"), ("grpc_port", "host"), ("admin_port", "admin_host")):
+        if key != "grpc_port" or settings.flag("grpc"):
+            yield _check_port(settings.text(host), settings.integer(key), f"--{key.replace('_', '-')}", home)
+    yield _check_home(home)
     if settings.text("redis_url"):
         yield _check_redis(settings.text("redis_url"))
     yield _check_gpu()
@@ -129,12 +131,14 @@ def _check_extra(module: str, extra: str) -> Check:
     return Check(module, "ok", "installed")
 
 
-def _check_port(host: str, port: int, option: str) -> Check:
-    from hyperion.fleet.home import listen_tcp
+def _check_port(host: str, port: int, option: str, home: Path) -> Check:
+    from hyperion.fleet.home import find_owner, listen_tcp
 
     try:
         listen_tcp(host, port, option).close()
     except InvalidConfig as error:
+        if owner := find_owner(home):
+            return Check(f"port {port}", "note", f"in use, and so is this home: by process {owner}")
         return Check(f"port {port}", "bad", error.message)
     return Check(f"port {port}", "ok", "free")
 

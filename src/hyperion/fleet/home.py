@@ -55,6 +55,21 @@ def claim_home(path: Path) -> Home:
     return Home(path, _make_run_dir(path), lock_fd)
 
 
+def find_owner(path: Path) -> str:
+    """The process that owns the home now, "" where none does."""
+    try:
+        lock_fd = os.open(path / "lock", os.O_RDONLY)
+    except OSError:
+        return ""
+    try:
+        fcntl.flock(lock_fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return ""
+    except BlockingIOError:
+        return os.read(lock_fd, 32).decode("ascii", "replace").strip() or "?"
+    finally:
+        os.close(lock_fd)
+
+
 def find_run_dir(home: Path) -> Path:
     """Return where the sockets of a home are: `HOME/run`, or, where that is too long for a Unix socket, a private
     directory among the temporary files."""
