@@ -302,6 +302,20 @@ async def test_rotated_keys_are_asked_for_and_withdrawn_ones_count_no_more(
         assert await status(gateway, **bearer(old)) == 401
 
 
+@on_uvloop
+async def test_a_token_that_names_no_key_counts_while_its_issuer_has_two(
+    obedient: ServedVersion, issuer: OidcIssuer
+) -> None:
+    async with serving(("obedient", obedient), require_auth=True) as gateway:
+        one, two = SigningKey("one"), SigningKey("two")
+        both = IssuerRecord(issuer.url, AUDIENCE, keys=(one.jwk(), two.jwk()))
+        await gateway.protect(("obedient", obedient), directory=Directory(issuers=(both,)))
+        for signer, expected in ((one, 200), (two, 200), (SigningKey("three"), 401)):
+            token = make_token(signer, claims(issuer), {"kid": None})
+            assert await status(gateway, **bearer(token)) == expected, signer.kid
+        assert gateway.unknown_keys == [issuer.url], "it may be of a key that is new"
+
+
 def sign_with_mac(secret: bytes, issuer: OidcIssuer) -> str:
     """A token whose "signature" is an HMAC under what everybody can read."""
     head = encode({"alg": "HS256", "typ": "JWT", "kid": issuer.key().kid})

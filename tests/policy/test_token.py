@@ -6,12 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperion.policy.token import FORBIDDEN, choose_key, claims_fault, header_fault, scopes_of, tenant_of
+from hyperion.policy.token import FORBIDDEN, choose_keys, claims_fault, header_fault, scopes_of, tenant_of
 from hyperion.schema.protect import IssuerRecord
 
 ISSUER = IssuerRecord("https://acme", "hyperion", scope_claim="scp")
 NOW = 1_000_000.0
 RSA = {"kty": "RSA", "kid": "r", "n": "x" * 342, "e": "AQAB"}
+NEXT = {**RSA, "kid": "s"}
 EC = {"kty": "EC", "kid": "e", "crv": "P-256"}
 GOOD = {"iss": "https://acme", "aud": "hyperion", "exp": NOW + 60}
 
@@ -41,22 +42,24 @@ def test_a_header_may_not_choose_how_it_is_checked(header: dict[str, Any], fault
 @pytest.mark.parametrize(
     ("header", "keys", "chosen"),
     [
-        ({"alg": "RS256", "kid": "r"}, (RSA, EC), RSA),
-        ({"alg": "RS256"}, (RSA, EC), RSA),
-        ({"alg": "ES256", "kid": "r"}, (RSA, EC), None),
-        ({"alg": "RS256", "kid": "?"}, (RSA,), None),
-        ({"alg": "RS256"}, (RSA, {**RSA, "kid": "s"}), None),
-        ({"alg": "RS256", "kid": "r"}, ({**RSA, "use": "enc"},), None),
-        ({"alg": "RS256", "kid": "r"}, ({**RSA, "alg": "PS256"},), None),
-        ({"alg": "RS256", "kid": "r"}, ({**RSA, "n": "x" * 170},), None),
-        ({"alg": "ES256", "kid": "e"}, ({**EC, "crv": "P-384"},), None),
-        ({"alg": "HS256", "kid": "o"}, ({"kty": "oct", "kid": "o", "k": "x"},), None),
+        ({"alg": "RS256", "kid": "r"}, (RSA, EC), [RSA]),
+        ({"alg": "RS256"}, (RSA, EC), [RSA]),
+        ({"alg": "ES256", "kid": "r"}, (RSA, EC), []),
+        ({"alg": "RS256", "kid": "?"}, (RSA,), []),
+        ({"alg": "RS256"}, (RSA, EC, NEXT), [RSA, NEXT]),  # while keys rotate
+        ({"alg": "RS256"}, (RSA, NEXT, RSA, NEXT), []),
+        ({"alg": "RS256", "kid": "r"}, (RSA, RSA), []),
+        ({"alg": "RS256", "kid": "r"}, ({**RSA, "use": "enc"},), []),
+        ({"alg": "RS256", "kid": "r"}, ({**RSA, "alg": "PS256"},), []),
+        ({"alg": "RS256", "kid": "r"}, ({**RSA, "n": "x" * 170},), []),
+        ({"alg": "ES256", "kid": "e"}, ({**EC, "crv": "P-384"},), []),
+        ({"alg": "HS256", "kid": "o"}, ({"kty": "oct", "kid": "o", "k": "x"},), []),
     ],
 )
 def test_a_key_checks_only_signatures_of_its_own_kind(
-    header: dict[str, Any], keys: tuple[dict[str, Any], ...], chosen: dict[str, Any] | None
+    header: dict[str, Any], keys: tuple[dict[str, Any], ...], chosen: list[dict[str, Any]]
 ) -> None:
-    assert choose_key(header, keys) == chosen
+    assert choose_keys(header, keys) == chosen
 
 
 @pytest.mark.parametrize(
@@ -142,7 +145,7 @@ anything = st.recursive(
 )
 def test_nothing_that_a_token_may_hold_raises(fields: dict[str, Any]) -> None:
     header_fault(fields, ("RS256",))
-    choose_key(fields, (RSA, EC))
+    choose_keys(fields, (RSA, EC))
     claims_fault(fields, ISSUER, NOW)
     assert all(name.isprintable() for name in tenant_of(fields, ISSUER))
     assert scopes_of(fields, ISSUER) <= {"read", "infer", "deploy", "admin"}

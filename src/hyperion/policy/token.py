@@ -16,6 +16,7 @@ CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521", "EdDSA": 
 LEAST_RSA_BITS: Final = 2_048
 LONGEST_LIFE_S: Final = 31 * 86_400.0
 LONGEST_NAME: Final = 128
+MOST_TRIED: Final = 3  # of an issuer's keys, for a token that does not say which: the next, this and the last one
 LAST_TIME_S: Final = 1e12  # of the year 33658; JSON knows integers that no float can hold
 
 
@@ -41,16 +42,17 @@ def header_fault(header: Mapping[str, Any], algorithms: tuple[str, ...]) -> str:
     return ""
 
 
-def choose_key(header: Mapping[str, Any], keys: tuple[dict[str, Any], ...]) -> dict[str, Any] | None:
-    """The key that may have signed a token: the one of its `kid` where it names one, else the only one that fits its
-    algorithm; None where there is no such key.
+def choose_keys(header: Mapping[str, Any], keys: tuple[dict[str, Any], ...]) -> list[dict[str, Any]]:
+    """The keys that may have signed a token: of those that fit its algorithm the one of its `kid`, or, as it need not
+    name one, all; none where they are too many to try.
 
-    >>> choose_key({"alg": "ES256", "kid": "b"}, ({"kid": "a", "kty": "EC"}, {"kid": "b", "kty": "EC", "crv": "P-256"}))
-    {'kid': 'b', 'kty': 'EC', 'crv': 'P-256'}
+    >>> one, other = ({"kid": kid, "kty": "EC", "crv": "P-256"} for kid in "ab")
+    >>> choose_keys({"alg": "ES256", "kid": "b"}, (one, other)), len(choose_keys({"alg": "ES256"}, (one, other)))
+    ([{'kid': 'b', 'kty': 'EC', 'crv': 'P-256'}], 2)
     """
     kid = header.get("kid")
     fitting = [key for key in keys if _fits(key, str(header.get("alg"))) and (kid is None or key.get("kid") == kid)]
-    return fitting[0] if len(fitting) == 1 else None
+    return fitting if len(fitting) <= (1 if kid is not None else MOST_TRIED) else []
 
 
 def _fits(key: Mapping[str, Any], algorithm: str) -> bool:

@@ -1,8 +1,8 @@
 """Checks signed tokens (JWT) with the keys that control has fetched. Called by `gateway/front/identity`, once per
 token.
 
-Which tokens count is decided by `policy/token`; the signature is checked by `joserfc`, with one key and one algorithm
-that we chose. Never here: fetching keys.
+Which tokens count is decided by `policy/token`; the signature is checked by `joserfc`, with keys and an algorithm that
+we chose. Never here: fetching keys.
 """
 
 from base64 import urlsafe_b64decode
@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from hyperion.policy.token import choose_key, claims_fault, header_fault, scopes_of, tenant_of
+from hyperion.policy.token import choose_keys, claims_fault, header_fault, scopes_of, tenant_of
 from hyperion.schema.errors import MissingExtra, Unauthenticated
 from hyperion.schema.protect import IssuerRecord
 
@@ -49,11 +49,13 @@ def verify(
         fault = header_fault(header, issuer.algorithms) or claims_fault(claims, issuer, now_s)
         if fault:
             continue
-        key = choose_key(header, issuer.keys)
-        if key is None:
+        keys = choose_keys(header, issuer.keys)
+        if not keys:
             unknown_key(issuer.issuer)
             fault = "its key is not one of its issuer's; where that was rotated just now, try again in a few seconds"
-        elif not _is_signed(token, key, str(header["alg"])):
+        elif not any(_is_signed(token, key, str(header["alg"])) for key in keys):
+            if "kid" not in header:  # it may be of a key that is new
+                unknown_key(issuer.issuer)
             fault = "its signature is wrong"
         else:
             return _read(claims, issuer)
