@@ -1,5 +1,6 @@
 """How much text may be parsed for one request; what is binary has a limit of its own."""
 
+import gzip
 import json
 
 import pytest
@@ -31,6 +32,25 @@ async def test_text_over_the_limit_is_refused_and_told_of_binary_tensors(obedien
 async def test_text_at_the_limit_is_taken(obedient: ServedVersion) -> None:
     async with serving(("obedient", obedient), max_body_bytes=4 * MOST) as gateway:
         assert (await gateway.ask(padded(MOST, "/v2/models/obedient/infer"))).said == ["a"]
+
+
+@on_uvloop
+async def test_text_is_inflated_up_to_its_own_limit_and_what_is_binary_up_to_that_of_bodies(
+    obedient: ServedVersion,
+) -> None:
+    text = b"x" * (MOST + 1)
+    data = len(text).to_bytes(4, "little") + text
+    one = {"name": "command", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": len(data)}}
+    head = json.dumps({"inputs": [one]}).encode()
+    path = "/v2/models/obedient/infer"
+    async with serving(("obedient", obedient), max_body_bytes=4 * MOST) as gateway:
+        bomb = gzip.compress(bytes(3 * MOST))
+        answer = await gateway.ask(request(bomb, path, content_encoding="gzip"))
+        assert (answer.status, f"over the limit of {MOST} bytes" in answer.error) == (413, True)
+        body = gzip.compress(head + data)
+        length = len(head)
+        binary = request(body, path, content_encoding="gzip", inference_header_content_length=length)
+        assert (await gateway.ask(binary)).status == 200
 
 
 @on_uvloop

@@ -113,7 +113,11 @@ class HttpRoutes:
             encoding = exchange.headers.get(b"content-encoding")
             if encoding is not None and target.route in POSTS:
                 self._let_in(exchange, target)  # before it costs anything to unpack
-                exchange.body = inflate(exchange.body, encoding, self._limits.max_body_bytes)
+                limits = self._limits
+                most = limits.max_body_bytes
+                if not _takes_views(exchange, target):  # more text would be refused once it is there
+                    most = min(most, limits.max_text_bytes)
+                exchange.body = inflate(exchange.body, encoding, most)
             elif type(exchange.body) is not bytes and not _takes_views(exchange, target):
                 exchange.body = bytes(exchange.body)  # what reads JSON wants it so; binary tensors stay where they are
             if len(exchange.body) > self._limits.max_text_bytes:
