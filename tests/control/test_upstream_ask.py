@@ -256,6 +256,7 @@ def call(*parts: bytes) -> bytes:
         (call(), "closed the connection before its answer was there"),
         (call(frame(RST_STREAM, 0, 1, (8).to_bytes(4))), "ended the call with HTTP/2 error 8"),
         (call(frame(GOAWAY, 0, 0, bytes(4) + (11).to_bytes(4))), "ended the call with HTTP/2 error 11"),
+        (call(frame(GOAWAY, 0, 0, bytes(8))), "ended the call with HTTP/2 error 0"),
         (call(frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff")), "its headers cannot be read"),
         (call(frame(HEADERS, END_HEADERS | END_STREAM, 1, fields((b":status", b"502")))), "answered HTTP 502"),
         (call(frame(HEADERS, END_HEADERS | END_STREAM, 1, OK)), "ended with gRPC status none"),
@@ -289,6 +290,7 @@ async def test_pings_padding_priorities_and_blocks_in_pieces_are_understood() ->
     parts = call(
         frame(PING, 0, 0, b"12345678"),
         frame(SETTINGS, 1, 0),
+        frame(GOAWAY, 0, 0, (1).to_bytes(4) + bytes(4)),  # which finishes what it has begun
         frame(HEADERS, 0x8 | 0x20, 1, b"\x02" + bytes(5) + OK[:4] + b"\0\0"),
         frame(9, END_HEADERS, 1, OK[4:]),
         frame(DATA, 0x8, 1, b"\x03" + FRAMED[:5] + bytes(3)),

@@ -108,6 +108,8 @@ class _Call:
             self._writer.write(SETTINGS_ACK)
         elif kind == PING and not flags & ACK:
             self._writer.write(ping_frame(payload, ack=True))
+        elif kind == GOAWAY and payload[4:8] == bytes(4) and int.from_bytes(payload[:4]) >= _STREAM:
+            return  # it takes no more calls, and finishes this one (RFC 9113, section 6.8)
         elif kind == GOAWAY or (kind == RST_STREAM and stream == _STREAM):
             raise AnswerError(f"it ended the call with HTTP/2 error {int.from_bytes(payload[-4:])}")
         elif kind == DATA and stream == _STREAM:
