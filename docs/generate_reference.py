@@ -84,6 +84,11 @@ def configuration_page() -> str:
         "## Settings of `hyperion serve`\n",
         *(f"### {title}\n\n{settings_table(group)}" for group, title in GROUPS.items()),
         "## Commands\n",
+        "Exit codes: 0 done, 1 the operation failed, 2 wrong usage, 3 refused by a policy or a gate. An error is one "
+        "line on standard error: what, where, what to do. Commands that call the management API find it by `--url` or "
+        "`HYPERION_ADMIN_URL`, else where the settings say, and its token by `--token` or `HYPERION_TOKEN`, else in "
+        "`HOME/admin-token`; those that call a model take `HYPERION_API_KEY`. Colours are for terminals, without "
+        "`NO_COLOR`.\n",
         *(command_section(path, one) for path, one in commands(command, ("hyperion",))),
     ]
     return "\n".join(parts)
