@@ -97,7 +97,7 @@ def test_an_endpoint_can_be_asked_over_http_and_a_row_that_fails_there_is_skippe
         (("tiny@1", "in.parquet", "out.csv", "--on-error", "ignore"), 2, "ignore"),
         (("tiny@1", "in.parquet", "in.parquet"), 2, "source and target are the same"),
         (("./nothing.onnx", "in.parquet", "out.csv"), 1, "no such file"),
-        (("tiny@1", "in.parquet", "sql:lake", "--table", "t"), 2, "lists no database of that name"),
+        (("tiny@1", "in.parquet", "sql:lake", "--table", "t"), 2, "lists no such database"),
     ],
 )
 def test_wrong_usage_is_one_line_with_a_code(shell: Shell, words: tuple[str, ...], code: int, why: str) -> None:

@@ -133,6 +133,17 @@ def test_a_file_that_is_not_utf_8_is_named_with_the_way_to_mend_it(bench: Bench)
     assert bench.score(source, out, keep=("x0",)).written == 1
 
 
+@pytest.mark.parametrize("target", ["out.csv", "out.parquet", "out.jsonl"])
+def test_a_postal_code_keeps_its_zeros(bench: Bench, target: str) -> None:
+    source, out = bench.directory / "in.csv", bench.directory / target
+    source.write_text("zip,x0,x1,x2,x3\n12345,1,2,3,4\n01067,1,2,3,007\n")
+    bench.score(source, out, keep=("zip",))
+    if target.endswith("csv"):
+        assert out.read_text() == '"zip","y"\n"12345",10\n"01067",13\n'
+    else:
+        assert read_table(out) == [{"zip": "12345", "y": 10.0}, {"zip": "01067", "y": 13.0}]
+
+
 def test_numbers_of_a_csv_file_may_have_blanks_around_them(bench: Bench) -> None:
     source, out = bench.directory / "in.csv", bench.directory / "out.csv"
     source.write_text("x0,x1,x2,x3\n 1 ,2 , 3,4\n")

@@ -77,5 +77,5 @@ def find_database(place: str, databases: dict[str, str]) -> str:
         return name
     if name not in databases:
         near = suggest(name, databases) or (f" (known: {', '.join(sorted(databases))})" if databases else "")
-        raise InvalidConfig(f"{place}: --batch-databases lists no database of that name{near}")
+        raise InvalidConfig(f"{place}: --databases (of a platform, --batch-databases) lists no such database{near}")
     return databases[name]

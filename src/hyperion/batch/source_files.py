@@ -141,11 +141,24 @@ class TextSource:
     def _find_schema(self, path: Path) -> Any:
         for block_bytes in _BLOCKS_BYTES:
             try:
-                return self._open(path, None, (), block_bytes)[1].schema
+                schema = self._open(path, None, (), block_bytes)[1].schema
+                return self._keep_zeros(path, schema, block_bytes) if self.from_text else schema
             except load_arrow().ArrowException as error:
                 if not _is_too_large(error) or block_bytes == _BLOCKS_BYTES[-1]:
                     raise SchemaMismatch(f"{path.name}: {_clean(error)}") from error
         raise AssertionError("unreachable")
+
+    def _keep_zeros(self, path: Path, schema: Any, block_bytes: int) -> Any:
+        """The schema with text for whole numbers that begin with zeros: those are names, such as postal codes."""
+        arrow, compute = load_arrow(), load_arrow("compute")
+        names = [field.name for field in schema if arrow.types.is_integer(field.type)]
+        reader = self._open(path, dict.fromkeys(names, arrow.string()), names, block_bytes)[1] if names else ()
+        for first in reader:
+            for name in names:
+                if compute.any(compute.match_substring_regex(first.column(name), r"^\s*[+-]?0[0-9]")).as_py():
+                    schema = schema.set(schema.get_field_index(name), arrow.field(name, arrow.string()))
+            break
+        return schema
 
     def _open(
         self, path: Path, types: dict[str, Any] | None, columns: Sequence[str], block_bytes: int
