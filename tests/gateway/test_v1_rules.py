@@ -1,4 +1,4 @@
-"""Through a gateway: what an endpoint says of unknown inputs and nulls holds for V1 as it does for V2."""
+"""Through a gateway: rules for unknown inputs and nulls hold for V1 as for V2, and those that fit no model are told."""
 
 import json
 from typing import Any
@@ -44,3 +44,16 @@ async def test_a_null_is_refused_by_row_where_nothing_stands_for_it(obedient: Se
         await gateway.protect(("obedient", obedient), protection=Protection(rules=rules))
         answer = await predict(gateway, ["a"], [None])
         assert [row["said"] for row in answer.json()["predictions"]] == [["a"], [""]]
+
+
+@on_uvloop
+async def test_rules_that_do_not_fit_are_told_to_control_and_once_to_the_log(obedient: ServedVersion) -> None:
+    async with serving(("obedient", obedient)) as gateway:
+        rules = SchemaRules(inputs={"nope": InputRule(max_length=1)})
+        for _ in range(2):
+            await gateway.protect(("obedient", obedient), protection=Protection(rules=rules))
+        why = "schema.inputs.nope: the model has no such input; it takes command"
+        assert gateway.router.rejected == {"obedient": why}
+        assert [event["error"] for event in gateway.events("endpoint is not as its resource says")] == [why]
+        answer = await predict(gateway, ["a"])
+        assert (answer.status, why in answer.json()["error"]) == (503, True)
