@@ -161,12 +161,12 @@ def test_a_key_that_may_only_call_models_learns_nothing_here(platform: Platform)
     assert let_in == [("post", "/api/v1/labels")]
 
 
-@pytest.mark.parametrize("expires_at", [1, 3600, time.time() - 1])
-def test_a_key_that_would_be_over_already_is_not_made(platform: Platform, expires_at: float) -> None:
+def test_a_key_that_would_be_over_already_is_not_made(platform: Platform) -> None:
     """Who gives a duration gets to hear that it is none."""
     before = len(platform.ask("keys").json())
-    answer = platform.ask("keys", {"tenant": "acme", "expires_at": expires_at})
-    assert (answer.status, "lies in the past" in answer.json()["detail"]) == (400, True)
+    for expires_at in (1, 3600, time.time() - 1):
+        answer = platform.ask("keys", {"tenant": "acme", "expires_at": expires_at})
+        assert (answer.status, "lies in the past" in answer.json()["detail"]) == (400, True)
     assert len(platform.ask("keys").json()) == before
 
 
