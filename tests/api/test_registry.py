@@ -261,3 +261,10 @@ def test_the_document_describes_resources_and_problems(platform: Platform) -> No
     assert list(refused) == ["application/problem+json"]
     references = {part.split('"')[0] for part in str(document).replace("'", '"').split("#/components/schemas/")[1:]}
     assert references <= set(schemas)
+
+
+@pytest.mark.parametrize(("path", "allowed"), [("endpoints", "GET, POST"), ("endpoints/x", "DELETE, GET, PUT")])
+def test_a_method_that_is_not_allowed_is_told_all_that_are(platform: Platform, path: str, allowed: str) -> None:
+    answer = platform.ask(path, method="PATCH")
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+    assert f"PATCH is not allowed here, but {allowed}" in answer.json()["error"]

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.requests import Request
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from hyperion.api.records import Problem
 from hyperion.schema.errors import HyperionError
@@ -87,9 +88,22 @@ async def _answer_validation(_request: Request, error: Exception) -> Response:
     return make_problem(422, "malformed", f"{where}: {first['msg']}")
 
 
-async def _answer_http(_request: Request, error: Exception) -> Response:
+async def _answer_http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    headers = dict(error.headers) if error.headers else None
+    headers = dict(error.headers or {})
+    if error.status_code == 405:  # the framework names the methods of the path's first route only
+        headers["allow"] = ", ".join(_list_methods(request, headers.pop("Allow", "")))
+        said = f"{request.method} is not allowed here, but {headers['allow']}; see /api/docs"
+        return make_problem(405, _CODES[405], said, headers)
     code = _CODES.get(error.status_code, "internal")
     return make_problem(error.status_code, code, f"{error.detail}; see /api/docs", headers)
+
+
+def _list_methods(request: Request, first: str) -> list[str]:
+    """What may be asked of the request's path, by all routes that have it; `first` is what the framework says."""
+    found = {method for method in first.split(", ") if method}
+    for template, routes in request.app.openapi()["paths"].items():
+        if compile_path(template)[0].match(request.url.path):
+            found |= {method.upper() for method in routes}
+    return sorted(found)
