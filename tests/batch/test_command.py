@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from hyperion.batch.endpoint_link import EndpointLink
 from hyperion.cli.command_batch import write_summary
 from hyperion.schema.batch import Summary
+from hyperion.schema.errors import UpstreamFailed
 from tests.batch.tables import TinyModels, make_rows, read_ids_and_answers, wait_for_parts, write_table
 from tests.e2e.admin_client import Api
 from tests.e2e.served import Served
@@ -138,6 +141,15 @@ def test_sigkill_of_the_whole_group_loses_and_doubles_no_row_and_leaves_no_proce
     code, _, _ = shell.run(*words)
     assert code == 0
     assert read_ids_and_answers(out) == ANSWERS
+
+
+@pytest.mark.timeout(60)
+def test_an_endpoint_where_nothing_listens_is_an_error_at_once(tmp_path: Path) -> None:
+    """And not only after the time that a platform may take to be started again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with pytest.raises(UpstreamFailed, match=f"cannot be reached at {url}: .*see --url"):
+        EndpointLink(url, "tiny")
 
 
 def test_a_table_without_rows_is_not_said_to_be_scored_before() -> None:

@@ -41,7 +41,7 @@ class EndpointLink:
         make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         self._connection = make(parts.hostname, parts.port, timeout=TIMEOUT_S)
         self._path = f"{parts.path.rstrip('/')}/v2/models/{quote(endpoint, safe='')}"
-        self._endpoint = endpoint
+        self._endpoint, self._url = endpoint, url
         self._headers = {"x-hyperion-priority": PRIORITY} | ({"authorization": f"Bearer {key}"} if key else {})
         self._limits = WireLimits()
         self.digests: set[str] = set()
@@ -98,8 +98,9 @@ class EndpointLink:
         raise UpstreamFailed(f'endpoint "{self._endpoint}": {status}: {_read_error(body)}')
 
     def _call(
-        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], *, known: bool = True
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Waits for an endpoint that is busy, and for one that is away where it is `known` to have been there."""
         ends = time.monotonic() + PATIENCE_S
         attempt = 0
         while True:
@@ -115,13 +116,15 @@ class EndpointLink:
                 wait_s = max(wait_s, min(30.0, float(told))) if told.isdigit() else wait_s
             except (OSError, http.client.HTTPException) as error:
                 self._connection.close()
-                if time.monotonic() > ends:
-                    raise UpstreamFailed(f'endpoint "{self._endpoint}" cannot be reached: {error}') from error
+                if not known or time.monotonic() > ends:
+                    raise UpstreamFailed(
+                        f'endpoint "{self._endpoint}" cannot be reached at {self._url}: {error}; see --url'
+                    ) from error
             time.sleep(wait_s)
             attempt += 1
 
     def _read_signature(self) -> Signature:
-        status, _, body = self._call("GET", self._path, None, {})
+        status, _, body = self._call("GET", self._path, None, {}, known=False)
         if status == 404:
             raise UnknownModel(f'no endpoint "{self._endpoint}" is served there')
         if status != 200:
