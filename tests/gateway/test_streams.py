@@ -99,7 +99,7 @@ async def test_a_stream_ends_as_its_generator_does(
 async def test_a_stream_that_cannot_begin_is_an_error_like_any_other(obedient: ServedVersion) -> None:
     async with serving(("obedient", obedient)) as gateway:
         assert (await gateway.ask(generate("none", x_request_timeout_ms=0))).status == 400
-        assert (await gateway.ask(generate("x").replace(b'"command"', b'"comment"'))).status == 400
+        assert (await gateway.ask(generate("x").replace(b'"command"', b'"comment"'))).status == 422
 
 
 @on_uvloop
