@@ -250,9 +250,48 @@ def test_a_string_that_looks_like_the_end_of_the_data_does_not_end_it() -> None:
     assert to_numpy(call.inputs[0]).tolist() == [text.encode() for text in texts]
 
 
-def test_more_inputs_than_allowed_in_a_large_body_are_refused_before_they_are_decoded() -> None:
-    with pytest.raises(TooLarge, match="more than 64 inputs"):
+MEMBERS = 2 * 64 * (8 + 64)  # what a request within the limits may have, generously
+
+
+def test_more_inputs_than_allowed_in_a_large_body_are_refused() -> None:
+    with pytest.raises(TooLarge, match="100 inputs"):
         decode(body_of(*[input_x(name=f"x{i}", data=[1] * 20) for i in range(100)]))
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t "])
+@pytest.mark.parametrize(
+    "members",
+    [
+        '"parameters":{' + ",".join(f'"p{i}"BLANK:1' for i in range(4 * MEMBERS)) + "}",
+        '"parameters":{' + ",".join(f'"p{i}\\\\"BLANK:1' for i in range(4 * MEMBERS)) + "}",
+        '"outputs":[' + ",".join(['{"name"BLANK:"y"}'] * (4 * MEMBERS)) + "]",
+        '"more":[' + ",".join(['{"name"BLANK:"y"}'] * (4 * MEMBERS)) + "]",
+    ],
+    ids=["parameters", "names that end with a backslash", "outputs", "unknown members"],
+)
+def test_more_members_than_any_request_has_are_refused_before_an_object_is_made_of_each(
+    members: str, blank: str
+) -> None:
+    body = body_of(input_x())[:-1] + b"," + members.replace("BLANK", blank).encode() + b"}"
+    with pytest.raises(TooLarge, match=f"more than {MEMBERS} members"):
+        decode(body)
+
+
+@pytest.mark.parametrize("text", ['{"a":1,"b" :[]}', '\\"a\\":', '\\\\":"'])
+def test_texts_with_many_quotes_and_colons_are_no_members(text: str) -> None:
+    call, _ = decode(body_of(input_x(shape=[MEMBERS], datatype="BYTES", data=[text] * MEMBERS)))
+    assert to_numpy(call.inputs[0]).tolist() == [text.encode()] * MEMBERS
+
+
+def test_a_shape_longer_than_any_rank_needs_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(TooLarge, match="a shape of more than 1024 bytes, at most 8 dimensions"):
+        decode(body_of(input_x(shape=[1] * 200_000)))
+
+
+def test_much_text_around_the_data_is_decoded_as_exactly_as_little() -> None:
+    body = body_of(input_x(), more=["x" * 1000] * 300)
+    assert len(body) > 300_000
+    assert decode(body)[0].inputs[0].name == "x"
 
 
 def test_large_numeric_data_over_a_mebibyte_is_refused_without_the_exact_decoders() -> None:

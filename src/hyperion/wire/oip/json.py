@@ -54,7 +54,12 @@ __all__ = [
 ]
 
 _SHARED_MEMORY = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset")
-_DATATYPE_KEYS = re.compile(rb'"datatype"\s*:')
+_MAYBE_MEMBERS = re.compile(rb'"\s*:')  # quick; also finds what only looks so, in a string
+_MEMBERS = re.compile(rb'(?<!\\)(?:\\\\)*+"\s*:')  # an even number of backslashes leaves a quotation mark what it is
+_SHAPES = re.compile(rb'"shape"\s*:\s*\[')
+_SHAPE_BYTES = 1024  # of the text of one shape; far more than the largest rank needs
+_REST_BYTES = 256 * 1024  # around the data of inputs
+_MEMBERS_PER_TENSOR = 8  # beside its parameters: the protocol's own, and as many that it does not know
 
 
 _decode_strict = msgspec.json.Decoder(StrictRequest).decode
@@ -86,9 +91,7 @@ def decode_infer(
         large = _decode_large(model, version, body, limits, nulls) if binary is None else None
         if large is not None:
             return large
-        keys = sum(1 for _ in islice(_DATATYPE_KEYS.finditer(body), limits.max_tensors + 1))
-        if keys > limits.max_tensors:  # before a record is made for each
-            raise TooLarge(f"more than {limits.max_tensors} inputs, which is the limit")
+        _check_members(body, limits)
     strict = binary is None
     try:
         request: Request = _decode_strict(body)
@@ -116,6 +119,24 @@ def _decode_again(body: Buffer, limits: WireLimits) -> Request:
     return request
 
 
+def _check_members(body: Buffer, limits: WireLimits) -> None:
+    """Raises TooLarge for a body with more members, or a longer shape, than any request within the limits has: before
+    an object is made for each, which takes seconds for the millions that a body has room for."""
+    most = 2 * limits.max_tensors * (_MEMBERS_PER_TENSOR + limits.max_parameters)
+    data = bytes(body)
+    if _has_more(_MAYBE_MEMBERS, data, most) and _has_more(_MEMBERS, data, most):
+        raise TooLarge(f"more than {most} members, which no request of {limits.max_tensors} inputs has")
+    for found in islice(_SHAPES.finditer(data), most):
+        if data.find(b"]", found.end(), found.end() + _SHAPE_BYTES) < 0:
+            raise TooLarge(
+                f"a shape of more than {_SHAPE_BYTES} bytes, at most {limits.max_rank} dimensions are allowed"
+            )
+
+
+def _has_more(pattern: re.Pattern[bytes], data: bytes, most: int) -> bool:
+    return sum(1 for _ in islice(pattern.finditer(data), most + 1)) > most
+
+
 def _decode_large(
     model: str, version: str, body: Buffer, limits: WireLimits, nulls: Nulls
 ) -> tuple[InferenceCall, AnswerFormat] | None:
@@ -124,6 +145,8 @@ def _decode_large(
     if cut is None:
         return None
     text, arrays = cut
+    if len(text) >= _REST_BYTES:
+        return None
     try:
         request: Request = _decode_strict(text)
         if [bytes(one.data) for one in request.inputs] != [PLACEHOLDER] * len(arrays):
