@@ -33,7 +33,10 @@ CONCURRENCY = 16
 BUCKETS = (
     ("compute", re.compile(r"onnxruntime|runner/(onnx|python)")),
     ("sockets", re.compile(r"asyncio/|RunnerLoop\.run|\b_?(write|recv|send|receive|send_bytes) (?!.*ring)")),
-    ("copy", re.compile(r"on_message_complete|on_body|ring\.py|wire/frame|runner/frame|concatenate|stack|merge")),
+    (
+        "copy",
+        re.compile(r"on_message_complete|on_body|ring\.py|wire/frame|runner/formats/frame|concatenate|stack|merge"),
+    ),
     ("parse", re.compile(r"wire/|gateway/http|json|decode|parse|encode|validate")),
 )
 NAMES = (*(name for name, _ in BUCKETS), "other")

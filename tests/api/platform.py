@@ -20,9 +20,9 @@ import uvicorn
 from hyperion.api.app import make_app
 from hyperion.api.serve import EmbeddedServer
 from hyperion.api.token import ensure_token
-from hyperion.control.desk import Desk
-from hyperion.control.release_aim import aim
-from hyperion.control.release_book import Book, Change, Desired, Event, Page
+from hyperion.control.desk.desk import Desk
+from hyperion.control.release.aim import aim
+from hyperion.control.release.book import Book, Change, Desired, Event, Page
 from hyperion.policy.release.rollout import Command, Observed, decide
 from hyperion.schema.config import ControlConfig
 from hyperion.schema.release import TrackCounts

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hyperion.batch.endpoint_link import EndpointLink
-from hyperion.cli.command_batch import write_summary
+from hyperion.cli.commands.batch import write_summary
 from hyperion.schema.batch import Summary
 from hyperion.schema.errors import UpstreamFailed
 from tests.batch.tables import TinyModels, make_rows, read_ids_and_answers, wait_for_parts, write_table

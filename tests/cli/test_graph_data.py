@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hyperion.cli.command_graph import fit_steps
+from hyperion.cli.commands.graph import fit_steps
 from hyperion.cli.graph_data import make_inputs, read_table, take_truth
 from hyperion.cli.graph_members import Scored
 from hyperion.schema.errors import InvalidResource, MalformedRequest

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from hyperion.cli.command_bench import make_http_request, read_signature
-from hyperion.cli.command_predict import build_request, measure_shape
+from hyperion.cli.commands.bench import make_http_request, read_signature
+from hyperion.cli.commands.predict import build_request, measure_shape
 from hyperion.schema.errors import InvalidConfig, MalformedRequest, UpstreamFailed
 from tests.cli.test_commands import hyperion
 from tests.e2e.served import Served

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperion.cli import serve
-from hyperion.cli.command_serve import command
+from hyperion.cli.commands.serve import command
 from hyperion.cli.quick import parse_serve
 from hyperion.cli.settings import BY_KEY, SETTINGS, parse_value
 from hyperion.schema.errors import InvalidConfig

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperion.control.batches import Batches
+from hyperion.control.jobs.batches import Batches
 from hyperion.fleet.local import LocalFleet
 from hyperion.fleet.messages import Children
 from hyperion.schema.config import ControlConfig

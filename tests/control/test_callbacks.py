@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperion.control.callbacks import Callbacks, post, read_master
+from hyperion.control.jobs.callbacks import Callbacks, post, read_master
 from hyperion.schema.errors import UpstreamFailed
 from hyperion.schema.job import StoredRequest, Submission
 from hyperion.store import jobs
@@ -115,7 +115,7 @@ async def test_a_private_address_is_not_called_however_it_is_written(url: str) -
 
 async def test_a_receiver_that_is_slow_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even the callbacks that became due with it."""
-    monkeypatch.setattr("hyperion.control.callbacks.TIMEOUT_S", 1000.0)
+    monkeypatch.setattr("hyperion.control.jobs.callbacks.TIMEOUT_S", 1000.0)
     database = open_home(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as silent, receiving() as receiver:
         slow = f"http://127.0.0.1:{silent.getsockname()[1]}/"

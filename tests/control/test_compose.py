@@ -6,9 +6,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from hyperion.control.compose import Composer, Declared, Wanted, list_held
-from hyperion.control.release_view import ReleaseView
+from hyperion.control.release.view import ReleaseView
 from hyperion.control.snapshot import build_snapshot, list_needed, served_by_version
-from hyperion.control.upstreams import Upstreams
+from hyperion.control.upstream.upstreams import Upstreams
 from hyperion.policy.graph.members import name_member
 from hyperion.policy.placement import Placement
 from hyperion.policy.placement_release import ReleasePlacement

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from hyperion.control.desk import Desk
+from hyperion.control.desk.desk import Desk
 from hyperion.schema.errors import Conflict, GateRefused, InvalidResource, UnknownModel
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.protect import Fallback, Graph, GraphStep, InputRule, SchemaRules, Upstream

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from hyperion.control.desk_audit import Audit
-from hyperion.control.desk_tenants import Tenants
-from hyperion.control.directory import SOON_S, DirectoryKeeper
+from hyperion.control.callers.directory import SOON_S, DirectoryKeeper
+from hyperion.control.desk.audit import Audit
+from hyperion.control.desk.tenants import Tenants
 from hyperion.control.state import read_directory
 from hyperion.schema.protect import Directory, Limits
 from hyperion.schema.resource import Issuer, IssuerSpec, Metadata, Tenant, TenantSpec

@@ -1,6 +1,6 @@
 """Counts of several gateways and lives: joined once each, whatever comes twice, late or never."""
 
-from hyperion.control.evidence import Evidence, add_pairs, join_samples
+from hyperion.control.release.evidence import Evidence, add_pairs, join_samples
 from hyperion.schema.release import GatewayReport, OutputSample, PairCounts, PredictionRow, TrackCounts, ValuePair
 
 

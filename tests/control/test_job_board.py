@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hyperion.control import job_board, job_desk
-from hyperion.control.job_board import JobBoard
-from hyperion.control.job_desk import JobDesk
+from hyperion.control.jobs import board as job_board
+from hyperion.control.jobs import desk as job_desk
+from hyperion.control.jobs.board import JobBoard
+from hyperion.control.jobs.desk import JobDesk
 from hyperion.control.publish import Publisher
 from hyperion.fleet.home import listen_unix
 from hyperion.gateway.jobs.desk import Desk
@@ -216,7 +217,7 @@ async def test_a_claim_ends_with_its_gateway_and_after_a_while(tmp_path: Path, m
 async def test_answers_that_do_not_fit_into_one_message_come_in_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperion.control.job_desk.MAX_PAYLOAD_BYTES", 1500)
+    monkeypatch.setattr("hyperion.control.jobs.desk.MAX_PAYLOAD_BYTES", 1500)
     with opened(tmp_path / "home", Clock()) as (_, desk):
         async with control(tmp_path, desk), gateway(tmp_path) as asking:
             scopes = [KeyScope("a", "m", f"k{number}") for number in range(4)]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hyperion.control import jwks
-from hyperion.control.jwks import ANSWER_BYTES, MAX_KEYS, fetch_keys, read_keys
+from hyperion.control.callers import jwks
+from hyperion.control.callers.jwks import ANSWER_BYTES, MAX_KEYS, fetch_keys, read_keys
 from hyperion.schema.errors import UpstreamFailed
 from hyperion.schema.resource import IssuerSpec
 from tests.gateway.conftest import authority  # noqa: F401

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hyperion.control.probes import Probes, ask_prometheus, read_value
+from hyperion.control.release.probes import Probes, ask_prometheus, read_value
 from hyperion.policy.verdict import QueryResult
 from hyperion.schema.resource import QueryLimit
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hyperion.control.job_board import JobBoard
+from hyperion.control.jobs.board import JobBoard
 from hyperion.control.publish import Publisher, read_snapshot
 from hyperion.fleet.home import listen_unix
 from hyperion.schema.snapshot import ModelState, Snapshot

@@ -5,9 +5,9 @@ from itertools import count
 import pytest
 from msgspec.structs import replace
 
-from hyperion.control.release_aim import aim, stable_version
-from hyperion.control.release_book import Desired
-from hyperion.control.release_record import Record, decode_record, encode_record
+from hyperion.control.release.aim import aim, stable_version
+from hyperion.control.release.book import Desired
+from hyperion.control.release.record import Record, decode_record, encode_record
 from hyperion.policy.release.rollout import decide
 from hyperion.policy.release.state import Command, Observed
 from hyperion.schema.registry import FileEntry, Manifest

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hyperion.control.stream_source import read_source
-from hyperion.control.streams import Streams
+from hyperion.control.jobs.stream_source import read_source
+from hyperion.control.jobs.streams import Streams
 from hyperion.store.database import open_home
 from tests.control.sasl_listener import Listener, listening
 from tests.control.test_callbacks import certificate, context_of

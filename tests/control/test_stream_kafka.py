@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from hyperion.control import stream_kafka
-from hyperion.control import streams as streams_module
-from hyperion.control.stream_kafka import KafkaReader
-from hyperion.control.stream_source import read_source
-from hyperion.control.streams import Streams, Told
+from hyperion.control.jobs import stream_kafka
+from hyperion.control.jobs import streams as streams_module
+from hyperion.control.jobs.stream_kafka import KafkaReader
+from hyperion.control.jobs.stream_source import read_source
+from hyperion.control.jobs.streams import Streams, Told
 from hyperion.schema.errors import MissingExtra, StorageFailed, UpstreamFailed
 from hyperion.schema.job import StoredAnswer, StoredRequest
 from hyperion.store import job_payloads, jobs
@@ -315,7 +315,7 @@ async def test_a_broker_that_was_away_and_is_back_loses_no_message_and_no_answer
 async def test_an_answer_that_no_broker_takes_is_an_error_in_time(
     broker: Broker, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hyperion.control.stream_kafka.DELIVERY_S", 0.5)
+    monkeypatch.setattr("hyperion.control.jobs.stream_kafka.DELIVERY_S", 0.5)
     url = "kafka://ada:secret@127.0.0.1:1/t/g?endpoint=e&reply=out"
     streams = Streams(database, [read_source(url)], lambda _: 0.0, lambda _: None)
     callback = Callback("0" * 32, "", "e", "done", 200, "", 1.0, read_source(url).callback, 1)

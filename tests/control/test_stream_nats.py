@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from hyperion.control import stream_nats
-from hyperion.control import streams as streams_module
-from hyperion.control.stream_source import read_source
-from hyperion.control.streams import Streams
+from hyperion.control.jobs import stream_nats
+from hyperion.control.jobs import streams as streams_module
+from hyperion.control.jobs.stream_source import read_source
+from hyperion.control.jobs.streams import Streams
 from hyperion.schema.protect import Jobs
 from hyperion.schema.resource import Endpoint, EndpointSpec, Metadata
 from hyperion.store import endpoints, jobs

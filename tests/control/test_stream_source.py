@@ -2,8 +2,8 @@
 
 import pytest
 
-from hyperion.control.stream_kafka import consumer_config, producer_config
-from hyperion.control.stream_source import Source, read_source, source_of
+from hyperion.control.jobs.stream_kafka import consumer_config, producer_config
+from hyperion.control.jobs.stream_source import Source, read_source, source_of
 from hyperion.schema.errors import InvalidConfig
 
 INFER = "/v2/models/e/infer"

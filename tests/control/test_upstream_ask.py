@@ -15,9 +15,9 @@ import grpc
 import pytest
 from msgspec.structs import replace
 
-from hyperion.control import upstream_ask
-from hyperion.control.upstream_ask import ask_upstream, read_headers
-from hyperion.control.upstreams import Finding, Upstreams
+from hyperion.control.upstream import ask as upstream_ask
+from hyperion.control.upstream.ask import ask_upstream, read_headers
+from hyperion.control.upstream.upstreams import Finding, Upstreams
 from hyperion.schema.errors import InvalidConfig, MissingExtra, UpstreamFailed
 from hyperion.schema.model import Signature, TensorSpec
 from hyperion.schema.protect import DeclaredTensor, Upstream
@@ -329,7 +329,7 @@ class Far:
 
 
 async def test_what_was_known_stays_when_a_server_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hyperion.control.upstreams.pause_s", lambda _: 0.001)
+    monkeypatch.setattr("hyperion.control.upstream.upstreams.pause_s", lambda _: 0.001)
     far, news, said = Far(), asyncio.Event(), list[str]()
     upstreams = Upstreams(news.set, lambda _, message: said.append(message), far.ask)
     here = Upstream("http://127.0.0.1:9", model="m")

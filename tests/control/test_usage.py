@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperion.control.usage import Counted, Sums, UsageKeeper
-from hyperion.control.usage_book import UsageBook, UsageDesk
+from hyperion.control.callers.usage import Counted, Sums, UsageKeeper
+from hyperion.control.callers.usage_book import UsageBook, UsageDesk
 from hyperion.schema.errors import InvalidResource, StorageFailed
 from hyperion.schema.release import GatewayReport
 from hyperion.schema.usage import Amounts, OthersUsage, UsageRow

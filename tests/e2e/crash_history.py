@@ -19,13 +19,13 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from hyperion.control.desk import Desk
-from hyperion.control.evidence import Evidence
+from hyperion.control.desk.desk import Desk
 from hyperion.control.opening import take_lead
-from hyperion.control.probes import Probes
-from hyperion.control.release_book import Book
-from hyperion.control.release_view import ReleaseView
-from hyperion.control.releases import Releases
+from hyperion.control.release.book import Book
+from hyperion.control.release.evidence import Evidence
+from hyperion.control.release.probes import Probes
+from hyperion.control.release.releases import Releases
+from hyperion.control.release.view import ReleaseView
 from hyperion.policy.placement import SeenReplica
 from hyperion.schema.release import GatewayReport, PredictionRow, TrackCounts
 from hyperion.schema.resource import Endpoint, EndpointSpec, Halt, Metadata, Rollout

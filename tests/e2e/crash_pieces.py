@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from hyperion.control.release_record import decode_record
+from hyperion.control.release.record import decode_record
 from hyperion.store import endpoints, ledger, registry, rollouts, tokens
 from hyperion.store.database import Database, open_home
 from tests.e2e import crash_history

@@ -14,7 +14,9 @@ if __name__ == "__main__":
     jobs.RENEW_S = LEASE_S / 4
     callbacks.FIRST_WAIT_S = TOLD_AGAIN_S
     if sys.argv[1] == "control":
-        from hyperion.control import batches, directory, labels
+        from hyperion.control import labels
+        from hyperion.control.callers import directory
+        from hyperion.control.jobs import batches
 
         directory.SOON_S = SOON_S
         batches.LOOK_S = labels.ASK_S = 0.2

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from hyperion.control.stream_nats import job_of
-from hyperion.control.stream_source import read_source
+from hyperion.control.jobs.stream_nats import job_of
+from hyperion.control.jobs.stream_source import read_source
 from tests.e2e.crash_jobs import body_of, executions, tally_platform
 from tests.services import needs_module
 

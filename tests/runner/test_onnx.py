@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from hyperion.runner.formats.onnx import choose_providers
+from hyperion.runner.formats.onnx_file import read_references
 from hyperion.runner.load import load_model
-from hyperion.runner.onnx import choose_providers
-from hyperion.runner.onnx_file import read_references
 from hyperion.schema.errors import ModelRefused
 from hyperion.schema.model import ModelOptions, Signature, TensorSpec
 from tests.runner.trained import onnx_zipmap, spec_of

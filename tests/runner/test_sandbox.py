@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from hyperion.runner.sandbox_landlock import landlock_abi
-from hyperion.runner.sandbox_paths import carve
+from hyperion.runner.sandbox.landlock import landlock_abi
+from hyperion.runner.sandbox.paths import carve
 from hyperion.schema.config import RunnerConfig
 from hyperion.schema.model import ModelOptions, ModelSpec
 from tests.runner.trained import MAKERS

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from hyperion.runner.sandbox_calls import AARCH64, AUDIT_ARCH, X86_64, numbers_of
-from hyperion.runner.sandbox_filter import ABSENT, DENY, PRETEND, assemble
-from hyperion.runner.sandbox_rules import choose_rules
+from hyperion.runner.sandbox.calls import AARCH64, AUDIT_ARCH, X86_64, numbers_of
+from hyperion.runner.sandbox.filter import ABSENT, DENY, PRETEND, assemble
+from hyperion.runner.sandbox.rules import choose_rules
 from tests.runner.bpf import decide
 
 ALLOW = 0x7FFF0000

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hyperion.runner.sandbox_semaphores import LocalSemaphore
+from hyperion.runner.sandbox.semaphores import LocalSemaphore
 
 RECURSIVE, SEMAPHORE = 0, 1
 MAKERS: list[Callable[..., Any]] = [LocalSemaphore, _multiprocessing.SemLock]

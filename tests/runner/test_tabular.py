@@ -15,9 +15,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from skops import io
 
+from hyperion.runner.formats.xgboost import decide_classes
 from hyperion.runner.load import load_model
 from hyperion.runner.model import LoadedModel
-from hyperion.runner.xgboost import decide_classes
 from hyperion.schema.errors import ModelRefused
 from hyperion.schema.model import Signature, TensorSpec
 from tests.runner.trained import spec_of

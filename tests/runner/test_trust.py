@@ -13,8 +13,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from skops import io
 
+from hyperion.runner.formats.sklearn_trees import check_trees
 from hyperion.runner.load import load_model
-from hyperion.runner.sklearn_trees import check_trees
 from hyperion.schema.errors import ModelRefused
 from hyperion.schema.model import ModelSpec
 from tests.runner.trained import TRUSTED, spec_of

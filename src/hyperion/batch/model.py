@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from hyperion.batch.runner_link import RunnerLink
-from hyperion.control.release_book import Book
-from hyperion.control.release_record import Record, decode_record
+from hyperion.control.release.book import Book
+from hyperion.control.release.record import Record, decode_record
 from hyperion.control.sources import resolve
 from hyperion.control.trust import read_trust
 from hyperion.schema.config import ControlConfig, RunnerConfig

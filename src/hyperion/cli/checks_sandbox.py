@@ -40,8 +40,8 @@ class Trial(Struct, frozen=True):
 
 def check_sandbox() -> Iterator[Check]:
     """One finding for each layer, and one that lists what is not covered here."""
-    from hyperion.runner.sandbox import CALLS, FILES, GROUPS, LAYERS, LIMITS
-    from hyperion.runner.sandbox_cover import Held, gaps_of
+    from hyperion.runner.sandbox.cover import Held, gaps_of
+    from hyperion.runner.sandbox.enter import CALLS, FILES, GROUPS, LAYERS, LIMITS
 
     trial = _try_layers()
     for layer in LAYERS:
@@ -90,8 +90,8 @@ def _try_layers() -> Trial:
 
 
 def _enter(scratch: str) -> Trial:
-    from hyperion.runner.sandbox import GROUPS, enter
-    from hyperion.runner.sandbox_landlock import landlock_abi
+    from hyperion.runner.sandbox.enter import GROUPS, enter
+    from hyperion.runner.sandbox.landlock import landlock_abi
 
     why, groups = "", Groups()
     try:

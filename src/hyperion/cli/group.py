@@ -6,32 +6,32 @@ import click
 
 from hyperion import __version__
 
-# Name of the subcommand -> module of this room that holds it, as `command`.
-COMMANDS = {
-    "serve": "command_serve",
-    "apply": "command_apply",
-    "diff": "command_diff",
-    "get": "command_get",
-    "delete": "command_delete",
-    "model": "command_model",
-    "deploy": "command_deploy",
-    "rollout": "command_rollout",
-    "key": "command_key",
-    "usage": "command_usage",
-    "job": "command_job",
-    "graph": "command_graph",
-    "ledger": "command_ledger",
-    "explain": "command_explain",
-    "predict": "command_predict",
-    "batch": "command_batch",
-    "bench": "command_bench",
-    "config": "command_config",
-    "doctor": "command_doctor",
-    "gateway": "command_gateway",
-    "control": "command_control",
-    "runner": "command_runner",
-    "completion": "command_completion",
-}
+# Each is a module of `commands/`, which holds it as `command`; in the order in which `--help` shows them.
+COMMANDS = (
+    "serve",
+    "apply",
+    "diff",
+    "get",
+    "delete",
+    "model",
+    "deploy",
+    "rollout",
+    "key",
+    "usage",
+    "job",
+    "graph",
+    "ledger",
+    "explain",
+    "predict",
+    "batch",
+    "bench",
+    "config",
+    "doctor",
+    "gateway",
+    "control",
+    "runner",
+    "completion",
+)
 
 
 class LazyGroup(click.Group):
@@ -45,7 +45,7 @@ class LazyGroup(click.Group):
         """The subcommand, or None where there is none of that name."""
         if name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"hyperion.cli.{COMMANDS[name]}").command
+        command: click.Command = import_module(f"hyperion.cli.commands.{name}").command
         return command
 
 

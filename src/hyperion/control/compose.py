@@ -1,6 +1,6 @@
 """Endpoints that no runner of ours answers for alone: upstreams and graphs, added to the snapshot of each look.
 
-Called by the control loop through `control/releases`. Keeps nothing between looks but what `Upstreams` knows: what is
+Called by the control loop through `release/releases`. Keeps nothing between looks but what `Upstreams` knows: what is
 published already is what it goes on from, so that a new control process finds it as it was.
 
 An endpoint that changes from one kind to another, or from one graph to the next, is served as before until what it is
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from hyperion.control.specs import protection_of
-from hyperion.control.upstreams import NOT_YET, Known, Upstreams
+from hyperion.control.upstream.upstreams import NOT_YET, Known, Upstreams
 from hyperion.policy.graph.members import name_member
 from hyperion.policy.graph.signature import Unfit, derive_signature
 from hyperion.schema.model import ModelOptions

@@ -1,11 +1,11 @@
 """Versions laid out on disk for their runners: each in a thread, once, and again where that failed and somebody tries
-anew. Asked by `control/releases` at each look, which never waits for it."""
+anew. Asked by `control/release/releases` at each look, which never waits for it."""
 
 import asyncio
 from collections.abc import Callable, Collection
 
-from hyperion.control.release_book import Book, Desired
-from hyperion.control.release_record import Runtime
+from hyperion.control.release.book import Book, Desired
+from hyperion.control.release.record import Runtime
 from hyperion.control.specs import choose_options
 from hyperion.schema.errors import HyperionError
 from hyperion.schema.registry import VerifiedSpec

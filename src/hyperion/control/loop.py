@@ -13,7 +13,7 @@ from hyperion.control.apply import Applier
 from hyperion.control.observe import Observer, Seen
 from hyperion.control.plan import plan_release, plan_runners, want_models
 from hyperion.control.publish import Publisher
-from hyperion.control.release_view import ReleaseView
+from hyperion.control.release.view import ReleaseView
 from hyperion.control.snapshot import build_snapshot, list_needed, served_by_version, served_generations
 from hyperion.control.sources import resolve
 from hyperion.control.state import Memory, Resolved, write_memory
@@ -23,8 +23,8 @@ from hyperion.schema.snapshot import Snapshot
 from hyperion.store.desired import DesiredModel, DesiredState
 
 if TYPE_CHECKING:  # it brings the store, which is imported once the first models run
-    from hyperion.control.directory import DirectoryKeeper
-    from hyperion.control.releases import Releases
+    from hyperion.control.callers.directory import DirectoryKeeper
+    from hyperion.control.release.releases import Releases
 
 LOOK_S = 5.0
 LEAST_WAIT_S = 0.02

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from hyperion.control.loop import ControlLoop
-from hyperion.control.release_look import HIDDEN
+from hyperion.control.release.look import HIDDEN
 from hyperion.control.sources import find_in_repositories
 from hyperion.fleet.messages import Child
 from hyperion.policy.placement import BROKEN, LOADING, SERVED, UNLOADED
@@ -20,7 +20,7 @@ from hyperion.schema.snapshot import Snapshot
 from hyperion.wire import link
 
 if TYPE_CHECKING:  # it brings the store
-    from hyperion.control.desk import Desk
+    from hyperion.control.desk.desk import Desk
 
 LOAD_TIMEOUT_S = 600.0
 SETTLE_S = 10.0

@@ -11,24 +11,24 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from hyperion.control.batches import Batches
-from hyperion.control.callbacks import Callbacks, read_master
-from hyperion.control.desk import Desk
-from hyperion.control.desk_batches import BatchDesk
-from hyperion.control.desk_jobs import Jobs
-from hyperion.control.directory import DirectoryKeeper
-from hyperion.control.evidence import Evidence
-from hyperion.control.job_desk import JobDesk
+from hyperion.control.callers.directory import DirectoryKeeper
+from hyperion.control.callers.usage_book import UsageBook
+from hyperion.control.desk.batches import BatchDesk
+from hyperion.control.desk.desk import Desk
+from hyperion.control.desk.jobs import Jobs
+from hyperion.control.jobs.batches import Batches
+from hyperion.control.jobs.callbacks import Callbacks, read_master
+from hyperion.control.jobs.desk import JobDesk
+from hyperion.control.jobs.stream_source import read_source
+from hyperion.control.jobs.streams import Streams
 from hyperion.control.loop import ControlLoop
 from hyperion.control.management import Management
-from hyperion.control.probes import Probes
-from hyperion.control.release_book import Book
-from hyperion.control.releases import Releases
-from hyperion.control.stream_source import read_source
-from hyperion.control.streams import Streams
+from hyperion.control.release.book import Book
+from hyperion.control.release.evidence import Evidence
+from hyperion.control.release.probes import Probes
+from hyperion.control.release.releases import Releases
 from hyperion.control.trust import read_trust
-from hyperion.control.upstream_ask import ask_upstream
-from hyperion.control.usage_book import UsageBook
+from hyperion.control.upstream.ask import ask_upstream
 from hyperion.fleet.local import LocalFleet
 from hyperion.schema.config import ControlConfig
 from hyperion.schema.errors import HyperionError

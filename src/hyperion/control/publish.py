@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from hyperion.control.job_board import JobBoard
+from hyperion.control.jobs.board import JobBoard
 from hyperion.control.state import replace_file
 from hyperion.schema.errors import HyperionError
 from hyperion.schema.release import GatewayReport

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperion.control.apply import Applier
-from hyperion.control.evidence import Evidence
-from hyperion.control.job_board import JobBoard
+from hyperion.control.callers.usage import UsageKeeper
+from hyperion.control.jobs.board import JobBoard
 from hyperion.control.loop import ControlLoop
 from hyperion.control.management import Management
 from hyperion.control.observe import Observer
 from hyperion.control.plan import Machine
 from hyperion.control.publish import Publisher
+from hyperion.control.release.evidence import Evidence
 from hyperion.control.state import Memory, read_directory
-from hyperion.control.usage import UsageKeeper
 from hyperion.fleet.home import listen_unix
 from hyperion.fleet.local import LocalFleet
 from hyperion.fleet.messages import STORE_OPEN

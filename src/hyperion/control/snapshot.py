@@ -5,7 +5,7 @@ from itertools import groupby
 
 from msgspec.structs import replace
 
-from hyperion.control.release_view import ReleaseView
+from hyperion.control.release.view import ReleaseView
 from hyperion.policy.graph.members import name_fallback, name_member
 from hyperion.policy.placement import Placement, ServedReplicas, choose_default
 from hyperion.schema.config import RunnerConfig

@@ -2,7 +2,7 @@
 
 A caller who names a URL makes us connect for him, from inside (server-side request forgery): by default only to public
 addresses, over TLS, and never by a redirect. The signature is that of Standard Webhooks 1.0. Pure: called by
-`control/callbacks`, which resolves names and connects to the very address that was judged.
+`control/jobs/callbacks`, which resolves names and connects to the very address that was judged.
 """
 
 import base64

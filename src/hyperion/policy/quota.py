@@ -1,5 +1,5 @@
 """Quotas of the calendar day and month, in UTC: how much is left of them, and which one is used up. Pure; called by
-`gateway/limits/usage` and `control/usage`. Never here: who counts, and where the counts are kept.
+`gateway/limits/usage` and `control/callers/usage`. Never here: who counts, and where the counts are kept.
 """
 
 import math

@@ -9,7 +9,7 @@ from hyperion.runner.model import LoadedModel
 from hyperion.schema.errors import HyperionError, MissingExtra, ModelRefused
 from hyperion.schema.model import ModelSpec
 
-# format: (module of this room with `load(spec)`, top-level packages it needs, extra that brings them)
+# format: (module of `formats/` with `load(spec)`, top-level packages it needs, extra that brings them)
 _LOADERS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "onnx": ("onnx", ("onnxruntime",), ""),
     "python": ("python", (), ""),
@@ -32,7 +32,7 @@ def load_model(spec: ModelSpec) -> LoadedModel:
         raise ModelRefused(f'{spec.name}: unknown format "{spec.format}"; expected one of: {", ".join(_LOADERS)}')
     module, packages, extra = loader
     try:
-        model: LoadedModel = import_module(f"hyperion.runner.{module}").load(spec)
+        model: LoadedModel = import_module(f"hyperion.runner.formats.{module}").load(spec)
     except HyperionError:
         raise
     except ImportError as error:

@@ -304,7 +304,7 @@ def check_rows(outputs: Arrays, rows: int) -> None:
 def describe(error: BaseException) -> str:
     """An exception for the log: its message (bounded, without personal data), the innermost line of code, and what the
     sandbox may have to do with it."""
-    from hyperion.runner.sandbox_hint import explain_denial  # rarely needed
+    from hyperion.runner.sandbox.hint import explain_denial  # rarely needed
 
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""

@@ -1,6 +1,6 @@
 """What the loop knows of a model: its signature, `predict` on a whole batch, and perhaps `stream` for one request.
 
-Every format of this room (`onnx`, `sklearn`, `xgboost`, `lightgbm`, `torch`, `python`, `mlflow_pyfunc`) returns one of
+Every format of `formats/` (`onnx`, `sklearn`, `xgboost`, `lightgbm`, `torch`, `python`, `mlflow_pyfunc`) returns one of
 these. Arrays are as `wire.tensor.to_numpy` makes them: read-only, BYTES as `object` arrays of `bytes`, BF16 as float32.
 """
 

@@ -64,13 +64,13 @@ def run(config: RunnerConfig, notify: Callable[[str], None]) -> int:
 
 def _confine(config: RunnerConfig) -> None:
     """Puts the sandbox on, unless it is off. Raises ModelRefused where it is strict and something is missing."""
-    from hyperion.runner.sandbox_limits import close_inherited
+    from hyperion.runner.sandbox.limits import close_inherited
 
     close_inherited()
     os.environ.update(config.spec.options.env)
     if config.sandbox == "off":
         return
-    from hyperion.runner.sandbox import GROUPS, enter
+    from hyperion.runner.sandbox.enter import GROUPS, enter
 
     missing = enter(config)
     for layer in missing.keys() - {GROUPS}:  # containers rarely have it, and it stops no theft

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from hyperion.runner.sandbox_paths import LIST_SUFFIX
+from hyperion.runner.sandbox.paths import LIST_SUFFIX
 from hyperion.schema.config import RunnerConfig
 from hyperion.schema.errors import ModelRefused
 from hyperion.schema.registry import FileEntry

@@ -1,6 +1,6 @@
 """Everything that says who may call, read at once: tenants, issuers with their keys, and live API keys.
 
-Called by `control/directory`. Reads only.
+Called by `control/callers/directory`. Reads only.
 """
 
 import msgspec

@@ -1,4 +1,4 @@
-"""Who is to be told that a job has ended, and how far that is. Called by `control/callbacks`.
+"""Who is to be told that a job has ended, and how far that is. Called by `control/jobs/callbacks`.
 
 A callback is claimed by putting its next try off: a control process that dies with it is followed by another.
 """

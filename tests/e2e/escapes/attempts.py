@@ -1,4 +1,4 @@
-"""What each attempt of the hostile model is about: the gap (`runner/sandbox_cover`) by which it may succeed where the
+"""What each attempt of the hostile model is about: the gap (`runner/sandbox/cover`) by which it may succeed where the
 machine cannot do better, and which attempts may end the runner."""
 
 FILES, MODES, OTHERS, KERNEL, LIMITS = "files", "modes", "others", "kernel", "limits"

@@ -1,0 +1,1 @@
+"""One file per command of `hyperion`, and what several commands share."""

@@ -1,0 +1,1 @@
+"""Who may call and what they used: for gateways, from the store and from issuers."""

@@ -1,0 +1,1 @@
+"""Rollouts: what is aimed at, seen, decided and kept, look by look."""

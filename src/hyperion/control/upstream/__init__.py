@@ -1,0 +1,1 @@
+"""Other servers that answer for endpoints: what each says of its model."""
