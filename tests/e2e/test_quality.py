@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -51,8 +52,10 @@ class Labelling:
         self._api.ask("POST", "labels", labels)
 
     def until_over(self, to: str) -> Any:
-        """Ask until the rollout to this version has ended; at most some thousand times."""
-        for _ in range(80):
+        """Ask until the rollout to this version has ended. A gateway keeps so many pairs for labels in a second, however
+        many requests there are: what this takes is time."""
+        deadline = time.monotonic() + 75
+        while time.monotonic() < deadline:
             status = self._api.status("digits")
             if status["state"] in ENDED and status["to"] == to:
                 return status
