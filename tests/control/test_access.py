@@ -151,5 +151,8 @@ def test_a_home_that_is_served_again_knows_everybody_from_the_first_moment(tmp_p
         kept = served.home / "directory.json"
         wait_until(lambda: kept.exists() and "acme" in kept.read_text(), "who may call is not written down")
     with Served(tmp_path / "home", SUMS, options=OPTIONS) as served:
-        assert everywhere(served, key) == {200}
+        seen = set[int]()
+        while (now := everywhere(served, key)) != {200}:  # the other gateway may still be starting
+            seen |= now
+        assert seen <= {200, 503}, "a key that counts is never refused"
         assert infer(served, "hyp_" + "A" * 43) == 401

@@ -52,8 +52,8 @@ class Labelling:
         self._api.ask("POST", "labels", labels)
 
     def until_over(self, to: str) -> Any:
-        """Ask until the rollout to this version has ended. A gateway keeps so many pairs for labels in a second, however
-        many requests there are: what this takes is time."""
+        """Ask until the rollout to this version has ended. A gateway keeps so many pairs for labels in a second,
+        however many requests there are: what this takes is time."""
         deadline = time.monotonic() + 75
         while time.monotonic() < deadline:
             status = self._api.status("digits")

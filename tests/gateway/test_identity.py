@@ -16,7 +16,7 @@ from hyperion.gateway.front.caller import Peer
 from hyperion.gateway.front.door import Door
 from hyperion.gateway.front.identity import AUTHORIZATION, Identities
 from hyperion.gateway.limits.book import LimitBook
-from hyperion.schema.errors import Forbidden, Unauthenticated
+from hyperion.schema.errors import Forbidden, NotReady, Unauthenticated
 from hyperion.schema.protect import Access, Directory, EndpointLimits, IssuerRecord, KeyRecord, Protection, TenantRecord
 from hyperion.schema.snapshot import ServedVersion
 from tests.gateway.serving import Serving, get, infer, on_uvloop, request, serving
@@ -417,3 +417,22 @@ def test_all_jobs_of_a_tenant_are_one_caller_until_the_tenant_changes() -> None:
     assert identities.for_jobs("").anonymous
     identities.update(Directory(tenants=(TenantRecord("acme", priority=5),)))
     assert identities.for_jobs("acme").record.priority == 5
+
+
+@pytest.mark.parametrize("credentials", [f"Bearer {SECRET}", "Bearer a.b.c", "certificate"])
+def test_nobody_is_unknown_before_the_first_directory_is_there(credentials: str) -> None:
+    identities = Identities()
+    identities.starting = True
+    shown = {} if credentials == "certificate" else {AUTHORIZATION: credentials.encode()}
+    peer = Peer("127.0.0.1", ("acme.example",) if credentials == "certificate" else ())
+    with pytest.raises(NotReady, match="not known here yet"):
+        identities.identify(shown, peer)
+    assert identities.identify({}, Peer("127.0.0.1")).anonymous
+    with pytest.raises(Unauthenticated, match="form"):
+        identities.identify({AUTHORIZATION: b"Basic eDp5"}, peer)
+    identities.update(Directory())
+    if credentials == "certificate":
+        assert identities.identify(shown, peer).tenant == ""
+    else:
+        with pytest.raises(Unauthenticated):
+            identities.identify(shown, peer)

@@ -75,6 +75,7 @@ class Gateway:
         leases = bool(config.redis_url)
         self._book = LimitBook(config.workers, leases, config.requests_per_second, config.concurrency)
         identities = Identities(config.trusted_proxies, unknown_key=lambda issuer: self._link.tell_unknown_key(issuer))
+        identities.starting = True
         self._door = door = Door(identities, self._book, config.require_auth, redis_url=config.redis_url)
         self._metrics.add_counters(door.counters)
         self._router = Router(self._make_pool, self._log, self._counts, door=door)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from hyperion.gateway.front.caller import ANONYMOUS, INFER, Caller, Peer
 from hyperion.gateway.front.jwt import verify
-from hyperion.schema.errors import MalformedRequest, Unauthenticated
+from hyperion.schema.errors import MalformedRequest, NotReady, Unauthenticated
 from hyperion.schema.protect import Directory, KeyRecord, TenantRecord
 
 MAX_REMEMBERED: Final = 16_384
@@ -29,7 +29,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 class Identities:
     """Everybody whom the gateway knows. `proxies` are the networks (CIDR) whose word about tenants is taken; `clock`
-    gives seconds since 1970. `unknown_key` is told issuers whose tokens are signed with keys that are not known yet."""
+    gives seconds since 1970. `unknown_key` is told issuers whose tokens are signed with keys that are not known yet.
+    `starting` holds until the first directory is there: until then nobody can be said to be unknown."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Identities:
         self._proxies: list[Network] = [ipaddress.ip_network(proxy) for proxy in proxies]
         self._clock = clock
         self._unknown_key = unknown_key
+        self.starting = False
         self._directory = Directory()
         self._tenants: dict[str, TenantRecord] = {}
         self._keys: dict[str, KeyRecord] = {}
@@ -52,6 +54,7 @@ class Identities:
 
     def update(self, directory: Directory) -> None:
         """Follows a new snapshot: who is gone is forgotten at once."""
+        self.starting = False
         if directory == self._directory:
             return
         self._directory = directory
@@ -65,7 +68,7 @@ class Identities:
 
     def identify(self, headers: Mapping[bytes, bytes], peer: Peer) -> Caller:
         """The caller; `ANONYMOUS` where no credentials are shown. Raises Unauthenticated for wrong ones: who shows
-        credentials means to be somebody."""
+        credentials means to be somebody; and NotReady for any while nobody is known yet."""
         given = headers.get(AUTHORIZATION)
         if given is not None:
             known = self._by_credentials.get(given)
@@ -101,6 +104,8 @@ class Identities:
         secret = secret.strip()
         if scheme.lower() != b"bearer" or not secret or len(given) > MAX_CREDENTIALS_BYTES:
             raise Unauthenticated(f"the authorization header is not of the form `Bearer KEY`; {HINT}")
+        if self.starting:
+            raise _not_ready()
         if secret.startswith(KEY_PREFIX):
             return self._find_key(secret)
         if b"." in secret and self._directory.issuers:
@@ -145,11 +150,17 @@ class Identities:
 
     def _read_names(self, names: tuple[str, ...]) -> Caller:
         """Whom a certificate stands for that one of our authorities has signed; maybe nobody's tenant."""
+        if self.starting:
+            raise _not_ready()
         for name in names:
             tenant = self._certificates.get(name)
             if tenant is not None:
                 return Caller(tenant.name, f"cert:{name}", frozenset((INFER,)), tenant)
         return Caller("", f"cert:{names[0]}", frozenset((INFER,)), TenantRecord(""))
+
+
+def _not_ready() -> NotReady:
+    return NotReady("who may call is not known here yet; ask again shortly", retry_after_s=1.0)
 
 
 def _remember(kept: dict[Any, Caller], key: Any, caller: Caller) -> Caller:
