@@ -16,14 +16,24 @@ from hyperion.cli.tree import check_redis
 from hyperion.fleet.lifeline import die_with_parent
 from hyperion.schema.errors import HyperionError, InvalidConfig
 
-# Framework module -> the extra that brings it.
-_EXTRAS = {
+# What Hyperion does without until it is asked for: a module -> the extra that brings it.
+OPTIONAL = {
     "sklearn": "sklearn",
     "skops": "sklearn",
     "xgboost": "xgboost",
     "lightgbm": "lightgbm",
     "torch": "torch",
     "mlflow": "mlflow",
+    "pyarrow": "batch",
+    "psycopg": "postgres",
+    "redis": "redis",
+    "joserfc": "oidc",
+    "grpc": "grpc",
+    "re2": "patterns",
+    "nats": "nats",
+    "confluent_kafka": "kafka",
+    "model_signing": "signing",
+    "boto3": "s3",
 }
 _REQUIRED = ("onnxruntime", "numpy", "uvloop", "httptools", "hpack", "msgspec", "orjson", "fastapi", "uvicorn")
 _LEAST_FILES = 4096
@@ -41,7 +51,7 @@ def run_checks(settings: Settings) -> Iterator[Check]:
     yield from map(_check_kernel, ("memfd", "pidfd", "die with parent", "unix sockets"))
     yield from check_sandbox()
     yield from map(_check_required, _REQUIRED)
-    yield from (_check_extra(module, extra) for module, extra in _EXTRAS.items())
+    yield from (_check_extra(module, extra) for module, extra in OPTIONAL.items())
     home = Path(settings.text("home")).absolute()
     for key, host in (("port", "host"), ("grpc_port", "host"), ("admin_port", "admin_host")):
         if key != "grpc_port" or settings.flag("grpc"):
@@ -156,15 +166,15 @@ def _check_redis(url: str) -> Check:
     try:
         check_redis(url)
     except HyperionError as error:
-        return Check("redis", "bad", error.message)
+        return Check("redis server", "bad", error.message)
     from redis import Redis, RedisError
 
     try:
         with Redis.from_url(url, socket_timeout=_ANSWER_S, socket_connect_timeout=_ANSWER_S) as client:
             client.ping()
     except (RedisError, OSError) as error:
-        return Check("redis", "bad", f"{error}: limits would not be shared; see --redis-url")
-    return Check("redis", "ok", "answers")
+        return Check("redis server", "bad", f"{error}: limits would not be shared; see --redis-url")
+    return Check("redis server", "ok", "answers")
 
 
 def _check_gpu() -> Check:
